@@ -1,0 +1,424 @@
+"""What an organisation wants: its integrations, the store, the budget. Read from YAML or given as a mapping."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from partnerenrich import plugins as plugin_loader
+from partnerenrich import recipes
+from partnerenrich.errors import ConfigError, PluginError, Problem
+from partnerenrich.models import TTL, Limits, LinkingKey
+from partnerenrich.plugins import BoundPartner, Plugins
+from partnerenrich.secret import Secret
+from partnerenrich.settings import FieldError, between, converter, join, one_of, pattern, public, structure
+from partnerenrich.yamltext import read_yaml
+
+SLUG = r"[a-z0-9][a-z0-9-]{0,62}"
+SOURCES = ("canonical_id", "anonymous_id", "user_id", "email", "phone")
+
+
+class Names(tuple[str, ...]):
+    """Names, written as a list or separated by commas."""
+
+    __slots__ = ()
+
+
+class LinkingKeys(tuple[LinkingKey, ...]):
+    """Linking keys, written as a list or as JSON text."""
+
+    __slots__ = ()
+
+
+@attrs.frozen(kw_only=True)
+class Batching:
+    """
+    How events are grouped.
+
+    Attributes:
+        size: Events in one batch.
+        linger_ms: Milliseconds to wait for a batch to fill.
+        in_flight: Batches under way at once.
+    """
+
+    size: int = attrs.field(default=500, validator=between(1, 10_000))
+    linger_ms: float = attrs.field(default=5, validator=between(0, 60_000))
+    in_flight: int = attrs.field(default=4, validator=between(1, 64))
+
+
+@attrs.frozen(kw_only=True)
+class IntegrationSettings:
+    """
+    One partner as one organisation uses it, as it was written.
+
+    Attributes:
+        provider: Key of the partner.
+        name: Unique in the organisation; the provider by default.
+        enabled: False to leave it out.
+        settings: The partner's own settings.
+        linking_keys: Which identifiers to try, in order; the partner's default when empty.
+        browser_attribute_allowlist: Attributes that a browser may see. None by default.
+        attributes: Attributes to attach and keep; all when left out.
+        consent: Purposes that all must be granted; no gate when left out.
+        ttl: Overrides of `partnerenrich.TTL`.
+        limits: Overrides of `partnerenrich.Limits`.
+    """
+
+    provider: str = attrs.field(validator=pattern(plugin_loader.KEY_PATTERN.pattern))
+    name: str = attrs.field(
+        default=attrs.Factory(lambda self: self.provider, takes_self=True), validator=pattern(r"[A-Za-z0-9_-]{1,64}")
+    )
+    enabled: bool = True
+    settings: dict[str, Any] = attrs.field(factory=dict, repr=False)
+    linking_keys: LinkingKeys = LinkingKeys()
+    browser_attribute_allowlist: Names = Names()
+    attributes: Names | None = None
+    consent: Names = Names()
+    ttl: dict[str, Any] = attrs.field(factory=dict)
+    limits: dict[str, Any] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class OrgSettings:
+    """
+    One organisation.
+
+    Attributes:
+        integrations: Its partners.
+        default_region: ISO 3166 country of phone numbers written without a country code.
+    """
+
+    integrations: tuple[IntegrationSettings, ...] = ()
+    default_region: str | None = attrs.field(
+        default=None, validator=pattern("[A-Z]{2}", "must be a country, such as GB")
+    )
+
+
+@attrs.frozen(kw_only=True)
+class HubSettings:
+    """
+    What concerns the browser.
+
+    Attributes:
+        browser_identity: ``signed``: a person id feeds the browser copy only when the
+            shop's backend signed it. ``trusted``: as the event says.
+    """
+
+    browser_identity: str = attrs.field(default="signed", validator=one_of("signed", "trusted"))
+
+
+@attrs.frozen(kw_only=True)
+class Configuration:
+    """
+    The whole configuration.
+
+    Attributes:
+        org: Slug, for a configuration of one organisation.
+        integrations: Its partners, when `org` is used.
+        orgs: Slug to organisation, for several.
+        store: URL of the memory: ``redis://``, ``rediss://``, ``unix://``,
+            ``redis+cluster://``, or what the server adds, ``embedded:``.
+        key: 32 random bytes, base64, for the fingerprints in the memory.
+        default_region: See `OrgSettings`; for all organisations that set none.
+        budget_ms: Milliseconds for which an event may be held back.
+        batch: How events are grouped.
+        plugins_dir: Folder of one-file plugins, relative to the file.
+        extensions: Plugins that wrap hooks.
+        org_from: Path in the event that names the organisation.
+        hub: What concerns the browser.
+    """
+
+    org: str | None = attrs.field(default=None, validator=pattern(SLUG))
+    integrations: tuple[IntegrationSettings, ...] = ()
+    orgs: dict[str, OrgSettings] = attrs.field(factory=dict)
+    store: str | None = attrs.field(
+        default=None,
+        repr=False,
+        validator=pattern(
+            r"(redis|rediss|unix|redis\+cluster|rediss\+cluster)://.+|embedded:.*",
+            "must be redis://, rediss://, unix://, redis+cluster:// or embedded:",
+        ),
+    )
+    key: Secret | None = None
+    default_region: str | None = attrs.field(
+        default=None, validator=pattern("[A-Z]{2}", "must be a country, such as GB")
+    )
+    budget_ms: float | None = attrs.field(default=None, validator=between(1, 600_000))
+    batch: Batching = Batching()
+    plugins_dir: str | None = None
+    extensions: Names = Names()
+    org_from: str | None = None
+    hub: HubSettings = HubSettings()
+
+    def organisations(self) -> dict[str, OrgSettings]:
+        """Slug to organisation, however it was written."""
+        written = {self.org: OrgSettings(integrations=self.integrations)} if self.org else self.orgs
+        return {
+            slug: org if org.default_region else attrs.evolve(org, default_region=self.default_region)
+            for slug, org in written.items()
+        }
+
+    def providers(self) -> list[str]:
+        """Keys of all partners that are in use."""
+        used = (i for org in self.organisations().values() for i in org.integrations if i.enabled)
+        return list(dict.fromkeys(integration.provider for integration in used))
+
+
+@attrs.frozen(eq=False)
+class Integration:
+    """
+    One partner as one organisation uses it, ready to run.
+
+    Attributes:
+        org: Slug of the organisation.
+        name: Unique in the organisation.
+        partner: The partner's hooks.
+        config: An instance of the partner's settings class.
+        linking_keys: Which identifiers to try, in order.
+        allowlist: Attributes that a browser may see.
+        attributes: Attributes to attach and keep; None for all.
+        consent: Purposes that all must be granted.
+        ttl: How long answers are remembered.
+        limits: What may be asked of the partner.
+        version: Changes when an answer that was remembered no longer fits these settings.
+    """
+
+    org: str
+    name: str
+    partner: BoundPartner
+    config: Any = attrs.field(repr=False)
+    linking_keys: tuple[LinkingKey, ...]
+    allowlist: frozenset[str]
+    attributes: frozenset[str] | None
+    consent: tuple[str, ...]
+    ttl: TTL
+    limits: Limits
+    version: str
+
+    @property
+    def provider(self) -> str:
+        """Key of the partner."""
+        return self.partner.key
+
+
+def load_file(path: Path, environment: Mapping[str, str] = os.environ) -> Configuration:
+    """
+    Read a YAML file.
+
+    Args:
+        path: The file. A relative `plugins_dir` in it is meant from its folder.
+        environment: What ``${NAME}`` stands for.
+
+    Raises:
+        ConfigError: The file cannot be read, or some of its fields are wrong; each problem names field and line.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError([Problem(str(path), f"cannot be read: {reason}")]) from None
+    document = read_yaml(text)
+    try:
+        loaded = load_mapping(document.value, environment)
+    except ConfigError as error:
+        raise document.located(error) from None
+    if loaded.plugins_dir:
+        loaded = attrs.evolve(loaded, plugins_dir=str(path.parent / loaded.plugins_dir))
+    return loaded
+
+
+def load_mapping(raw: object, environment: Mapping[str, str] = os.environ) -> Configuration:
+    """
+    Check plain data and make a configuration of it.
+
+    Raises:
+        ConfigError: Some fields are wrong.
+    """
+    problems: list[Problem] = []
+    filled = _fill(raw, environment, "", problems)
+    if problems:
+        raise ConfigError(problems)
+    loaded = structure(Configuration, filled)
+    problems += _contradictions(loaded)
+    if problems:
+        raise ConfigError(problems)
+    return loaded
+
+
+def bind(configuration: Configuration) -> tuple[dict[str, tuple[Integration, ...]], Plugins]:
+    """
+    Load the partners in use and check the settings of each integration.
+
+    A partner that does not load disables its own integrations only.
+
+    Returns:
+        Slug of each organisation to its integrations, and the plugins.
+
+    Raises:
+        ConfigError: Settings of an integration are wrong.
+        PluginError: An extension does not load.
+    """
+    folder = Path(configuration.plugins_dir) if configuration.plugins_dir else None
+    loaded = plugin_loader.load(configuration.providers(), extensions=configuration.extensions, plugins_dir=folder)
+    problems: list[Problem] = []
+    bound: dict[str, tuple[Integration, ...]] = {}
+    for slug, org in configuration.organisations().items():
+        base = "integrations" if configuration.org else f"orgs.{slug}.integrations"
+        integrations = []
+        for index, written in enumerate(org.integrations):
+            if written.enabled and written.provider in loaded.partners:
+                try:
+                    integrations.append(_bind_one(slug, written, loaded.partners[written.provider], join(base, index)))
+                except ConfigError as error:
+                    problems += error.problems
+        bound[slug] = tuple(integrations)
+    if problems:
+        raise ConfigError(problems)
+    return bound, loaded
+
+
+def decode_key(key: Secret) -> bytes:
+    """
+    The 32 bytes of a configured key.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    try:
+        raw = base64.b64decode(key.reveal(), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != 32:
+        raise ConfigError([Problem("key", "must be 32 bytes in base64; partnerenrich secrets generate-key makes one")])
+    return raw
+
+
+def _bind_one(org: str, written: IntegrationSettings, partner: BoundPartner, where: str) -> Integration:
+    facts = partner.facts
+    linking_keys = tuple(written.linking_keys) or facts.linking_keys
+    config = structure(facts.config, written.settings, join(where, "settings"))
+    ttl = structure(TTL, {**attrs.asdict(facts.ttl), **written.ttl}, join(where, "ttl"))
+    limits = structure(Limits, {**attrs.asdict(facts.limits), **written.limits}, join(where, "limits"))
+    if not linking_keys and (partner.supports("resolve_id") or partner.supports("resolve_ids")):
+        raise ConfigError([Problem(join(where, "linking_keys"), "is required: this partner has no default")])
+    identity = {
+        "settings": public(config),
+        "linking_keys": [attrs.astuple(key) for key in linking_keys],
+        "attributes": written.attributes,
+        "allowlist": written.browser_attribute_allowlist,
+    }
+    digest = hashlib.blake2b(json.dumps(identity, sort_keys=True, default=str).encode(), digest_size=6)
+    return Integration(
+        org=org,
+        name=written.name,
+        partner=partner,
+        config=config,
+        linking_keys=linking_keys,
+        allowlist=frozenset(written.browser_attribute_allowlist),
+        attributes=frozenset(written.attributes) if written.attributes is not None else None,
+        consent=tuple(written.consent),
+        ttl=ttl,
+        limits=limits,
+        version=digest.hexdigest(),
+    )
+
+
+def _contradictions(loaded: Configuration) -> list[Problem]:
+    problems: list[Problem] = []
+    if bool(loaded.org) == bool(loaded.orgs):
+        problems.append(Problem("org", "give either org (one organisation) or orgs (several)"))
+    if loaded.orgs and loaded.integrations:
+        problems.append(Problem("integrations", "belongs below an organisation when orgs is used"))
+    for slug in loaded.orgs:
+        if not re.fullmatch(SLUG, slug):
+            problems.append(Problem(f"orgs.{slug}", "a slug has lower-case letters, digits and hyphens only"))
+    for slug, org in loaded.organisations().items():
+        base = "integrations" if loaded.org else f"orgs.{slug}.integrations"
+        for field in ("name", "provider"):
+            seen: set[str] = set()
+            for index, integration in enumerate(org.integrations):
+                value = getattr(integration, field)
+                if integration.enabled and value in seen:
+                    problems.append(Problem(join(base, index), f"{field} {value!r} is used twice in one organisation"))
+                seen.add(value)
+    return problems
+
+
+_VARIABLE = re.compile(r"\$\{([^}]*)\}")
+
+
+def _fill(raw: object, environment: Mapping[str, str], where: str, problems: list[Problem]) -> object:
+    if isinstance(raw, Mapping):
+        return {key: _fill(value, environment, join(where, str(key)), problems) for key, value in raw.items()}
+    if isinstance(raw, list):
+        return [_fill(value, environment, join(where, index), problems) for index, value in enumerate(raw)]
+    if not isinstance(raw, str):
+        return raw
+
+    def value_of(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in environment:
+            problems.append(Problem(where, f"the environment variable {name} is not set"))
+        return environment.get(name, "")
+
+    return _VARIABLE.sub(value_of, raw)
+
+
+def _structure_names(raw: Any, _: Any) -> Names:
+    if isinstance(raw, str):
+        raw = [name.strip() for name in raw.split(",") if name.strip()]
+    if not isinstance(raw, (list, tuple)) or not all(isinstance(name, str) for name in raw):
+        raise FieldError("must be a list of names, or names separated by commas")
+    return Names(raw)
+
+
+def _structure_linking_keys(raw: Any, _: Any) -> LinkingKeys:
+    if isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError:
+            raise FieldError("is text but no JSON array of {source, key, hash}") from None
+    if not isinstance(raw, (list, tuple)):
+        raise FieldError("must be a list of {source, key, hash}")
+    return LinkingKeys(converter.structure(raw, tuple[LinkingKey, ...]))
+
+
+def _structure_linking_key(raw: Any, _: Any) -> LinkingKey:
+    if not isinstance(raw, Mapping) or not raw.keys() <= {"source", "key", "hash"} or "source" not in raw:
+        raise FieldError("must have source and key, may have hash, and nothing else")
+    values = {"key": raw["source"], "hash": "none"} | {k: v for k, v in raw.items() if v is not None}
+    if not all(isinstance(value, str) for value in values.values()):
+        raise FieldError("source, key and hash must be text")
+    if values["source"] not in SOURCES and not values["source"].startswith("$"):
+        raise FieldError(f"source must be one of {', '.join(SOURCES)}, or a path such as $traits.loyalty_id")
+    if values["hash"] not in recipes.HASHES:
+        raise FieldError(f"hash must be one of {', '.join(recipes.HASHES)}")
+    return LinkingKey(**values)
+
+
+converter.register_structure_hook(Names, _structure_names)
+converter.register_structure_hook(LinkingKeys, _structure_linking_keys)
+converter.register_structure_hook(LinkingKey, _structure_linking_key)
+converter.register_unstructure_hook(Names, list)
+
+__all__ = [
+    "Batching",
+    "Configuration",
+    "Integration",
+    "IntegrationSettings",
+    "OrgSettings",
+    "PluginError",
+    "bind",
+    "decode_key",
+    "load_file",
+    "load_mapping",
+]

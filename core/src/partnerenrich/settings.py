@@ -1,0 +1,176 @@
+"""Turn plain mappings into attrs classes; say of every wrong field where it is and what belongs there."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import attrs
+import cattrs
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ClassValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationNote,
+)
+
+from partnerenrich.errors import ConfigError, Problem
+from partnerenrich.secret import Secret
+
+T = TypeVar("T")
+
+
+class FieldError(ValueError):
+    """A field holds something else than `expected`. Never holds the value."""
+
+    def __init__(self, expected: str) -> None:
+        super().__init__(expected)
+        self.expected = expected
+
+
+def pattern(regex: str, expected: str | None = None) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """
+    Validate text, or the text of a `Secret`, against a whole-match regular expression.
+
+    Args:
+        regex: What the whole text must match.
+        expected: What to tell the user; by default the expression itself.
+    """
+    compiled = re.compile(regex)
+
+    def validate(_: Any, __: attrs.Attribute[Any], value: Any) -> None:
+        text = value.reveal() if isinstance(value, Secret) else value
+        if text is not None and not compiled.fullmatch(text):
+            raise FieldError(expected or f"must match {regex}")
+
+    return validate
+
+
+def between(low: float, high: float) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """Validate that a number lies in a closed range."""
+
+    def validate(_: Any, __: attrs.Attribute[Any], value: Any) -> None:
+        if value is not None and not low <= value <= high:
+            raise FieldError(f"must be between {low:g} and {high:g}")
+
+    return validate
+
+
+def one_of(*choices: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """Validate that text is one of a few words."""
+
+    def validate(_: Any, __: attrs.Attribute[Any], value: Any) -> None:
+        if value is not None and value not in choices:
+            raise FieldError(f"must be one of {', '.join(choices)}")
+
+    return validate
+
+
+def structure(cls: type[T], raw: object, where: str = "") -> T:
+    """
+    Make an instance of an attrs class from plain data.
+
+    Args:
+        cls: An attrs class.
+        raw: What was read from a file or a database.
+        where: Path of `raw` in the whole configuration, for messages.
+
+    Raises:
+        ConfigError: One problem for each wrong, missing or unknown field.
+    """
+    problems: list[Problem] = []
+    try:
+        if isinstance(raw, Mapping):
+            return converter.structure(raw, cls)
+        problems.append(Problem(where, "must be a mapping"))
+    except BaseValidationError as error:
+        _collect(error, where, problems)
+    except (ValueError, TypeError) as error:
+        problems.append(Problem(where, _expected(error)))
+    # outside `except`, so that no context with the value is attached
+    raise ConfigError(problems)
+
+
+def public(instance: Any) -> dict[str, Any]:
+    """An attrs instance as plain data, without its secrets."""
+    plain: dict[str, Any] = converter.unstructure(instance)
+    return plain
+
+
+def suggestion(word: str, known: list[str]) -> str:
+    """The closest known word as a hint, else all of them."""
+    close = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known)) or 'none'}"
+
+
+def join(where: str, name: object) -> str:
+    """The path of a child: ``a`` and ``b`` give ``a.b``, ``a`` and ``0`` give ``a[0]``."""
+    if isinstance(name, int):
+        return f"{where}[{name}]"
+    return f"{where}.{name}" if where else str(name)
+
+
+def _strict(kind: type, expected: str) -> Callable[[Any, Any], Any]:
+    def hook(value: Any, _: Any) -> Any:
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise FieldError(expected)
+        return value
+
+    return hook
+
+
+def _number(value: Any, _: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise FieldError("must be a number")
+    return value
+
+
+def _secret(value: Any, _: Any) -> Secret:
+    if not isinstance(value, str) or not value.strip():
+        raise FieldError('must be text, such as "${NAME_OF_AN_ENVIRONMENT_VARIABLE}"')
+    return Secret(value)
+
+
+def _new_converter() -> cattrs.Converter:
+    made = cattrs.Converter(forbid_extra_keys=True)
+    made.register_structure_hook(str, _strict(str, "must be text; put it in quotes"))
+    made.register_structure_hook(bool, _strict(bool, "must be true or false"))
+    made.register_structure_hook(int, _strict(int, "must be a whole number"))
+    made.register_structure_hook(float, _number)
+    made.register_structure_hook(Secret, _secret)
+    made.register_unstructure_hook(Secret, lambda _: "***")
+    return made
+
+
+converter = _new_converter()
+
+
+def _collect(error: BaseException, where: str, problems: list[Problem]) -> None:
+    if isinstance(error, ForbiddenExtraKeysError):
+        known = [a.name for a in attrs.fields(error.cl)]
+        problems += [
+            Problem(join(where, name), f"unknown field; {suggestion(name, known)}")
+            for name in sorted(error.extra_fields)
+        ]
+        return
+    if not isinstance(error, BaseValidationError):
+        problems.append(Problem(where, _expected(error)))
+        return
+    for child in error.exceptions:
+        place = where
+        for note in getattr(child, "__notes__", ()):
+            if isinstance(note, AttributeValidationNote):
+                place = join(where, note.name)
+            elif isinstance(note, IterableValidationNote):
+                place = join(where, note.index)
+        if isinstance(child, KeyError) and isinstance(error, ClassValidationError):
+            problems.append(Problem(join(where, child.args[0]), "is required"))
+        else:
+            _collect(child, place, problems)
+
+
+def _expected(error: BaseException) -> str:
+    return error.expected if isinstance(error, FieldError) else "has the wrong type"

@@ -1,0 +1,1 @@
+"""Amperity for partnerenrich."""

@@ -1,0 +1,1 @@
+"""partnerenrich made runnable."""
