@@ -338,9 +338,11 @@ def _contradictions(loaded: Configuration) -> list[Problem]:
         problems.append(Problem("org", "give either org (one organisation) or orgs (several)"))
     if loaded.orgs and loaded.integrations:
         problems.append(Problem("integrations", "belongs below an organisation when orgs is used"))
-    for slug in loaded.orgs:
-        if not re.fullmatch(SLUG, slug):
-            problems.append(Problem(f"orgs.{slug}", "a slug has lower-case letters, digits and hyphens only"))
+    problems += [
+        Problem(f"orgs.{slug}", "a slug has lower-case letters, digits and hyphens only")
+        for slug in loaded.orgs
+        if not re.fullmatch(SLUG, slug)
+    ]
     for slug, org in loaded.organisations().items():
         base = "integrations" if loaded.org else f"orgs.{slug}.integrations"
         for field in ("name", "provider"):
