@@ -1,0 +1,71 @@
+"""
+The browser copy: what the page of one device may read, as one Redis hash.
+
+Fields: ``who``, the stamp of the person that the device belongs to;
+``consent``, the last seen decisions; and for each partner an `Extract` with
+the stamp under which it was made. A reader serves an extract only when its
+stamp equals ``who`` and it has not expired.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from partnerenrich.memory import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from partnerenrich.memory import Answer
+    from partnerenrich.store import Command
+
+is_device_cookie = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
+"""Whether a canonical id can be one that a hub has issued: no other has a browser copy."""
+
+_read = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Extract(msgspec.Struct, array_like=True):
+    """
+    The allowlisted part of one partner's attributes.
+
+    Attributes:
+        stamp: Of the person for whom it was made.
+        expires_at: Unix time in seconds.
+        attributes: JSON object.
+    """
+
+    stamp: str
+    expires_at: float
+    attributes: msgspec.Raw
+
+
+def belongs(key: str, stamp: str, seconds: int) -> list[Command]:
+    """Tell whom the device belongs to: extracts of anyone else are no longer served."""
+    return [("HSET", key, "who", stamp), ("EXPIRE", key, seconds)]
+
+
+def publish(
+    key: str,
+    provider: str,
+    answer: Answer,
+    allowlist: Collection[str],
+    consent: Mapping[str, bool],
+    seconds: int,
+) -> list[Command]:
+    """Put the allowlisted attributes of an answer, and the decisions seen with it, into the copy."""
+    attributes = _read(answer.attributes) if bytes(answer.attributes) != b"null" else {}
+    allowed = {name: value for name, value in attributes.items() if name in allowlist}
+    extract = Extract(answer.stamp, answer.usable_until, msgspec.Raw(encode(allowed)))
+    return [
+        ("HSET", key, "who", answer.stamp, "consent", encode(consent), f"p:{provider}", encode(extract)),
+        ("EXPIRE", key, seconds),
+    ]
+
+
+def withdraw(key: str, provider: str) -> list[Command]:
+    """Take one partner's extract out of the copy."""
+    return [("HDEL", key, f"p:{provider}")]

@@ -1,0 +1,321 @@
+"""Flows A and B over a batch of events: identify, recall, look up, remember, attach."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+import msgspec
+
+from partnerenrich import configuration as configurations
+from partnerenrich import memory
+from partnerenrich.attachment import WRITTEN
+from partnerenrich.batch import Batch, Device, Reading
+from partnerenrich.budget import daily_budget
+from partnerenrich.errors import ConfigError, PartnerError, Problem
+from partnerenrich.events import Event, EventError, at_path, read_fields, value_of
+from partnerenrich.identity import Fingerprints, Reader, consents, identifier
+from partnerenrich.lookup import Lookup
+from partnerenrich.runtime import RunningIntegration, RunningOrg
+from partnerenrich.statistics import PartnerStatistics, Statistics
+from partnerenrich.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+
+    from partnerenrich.configuration import Configuration, Integration
+    from partnerenrich.plugins import Plugins
+
+BUDGET_MS = 250.0
+"""For how long an event may be held back, unless the configuration says otherwise."""
+LONGEST_COMMAND = 2.0
+"""Seconds for one round trip to the store, however large the budget."""
+
+AnyEvent = TypeVar("AnyEvent", bytes, dict[str, Any])
+
+
+@attrs.frozen
+class CheckResult:
+    """
+    What a partner said of one integration's settings.
+
+    Attributes:
+        org: Slug of the organisation.
+        integration: Its name.
+        ok: Whether they work.
+        message: What is wrong and the way out.
+    """
+
+    org: str
+    integration: str
+    ok: bool
+    message: str
+
+
+class Enricher:
+    """
+    Enriches events. Open it with `Enricher.open`.
+
+    Attributes:
+        plugins: What was loaded, and what failed.
+        integrations: Slug of each organisation to its integrations.
+        statistics: What was done so far.
+    """
+
+    def __init__(self, configuration: Configuration, store_url: str, key: bytes) -> None:
+        self.integrations: Mapping[str, tuple[Integration, ...]]
+        self.plugins: Plugins
+        self.integrations, self.plugins = configurations.bind(configuration)
+        self.statistics = Statistics()
+        self._budget = (BUDGET_MS if configuration.budget_ms is None else configuration.budget_ms) / 1000
+        self._store = Store(store_url, command_seconds=min(self._budget / 4, LONGEST_COMMAND))
+        self._org_from = tuple(configuration.org_from.split(".")) if configuration.org_from else ()
+        self._orgs = {
+            slug: self._org(slug, integrations, configuration, key) for slug, integrations in self.integrations.items()
+        }
+        self._planning = asyncio.Lock()
+        self._devices: dict[tuple[str, str], Device] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, configuration: Configuration, *, store: str | None = None, key: bytes | None = None
+    ) -> AsyncIterator[Enricher]:
+        """
+        Load the partners, connect the store, and tidy up at the end.
+
+        Args:
+            configuration: See `partnerenrich.configuration.load_file`.
+            store: URL that replaces the configuration's ``store``.
+            key: 32 bytes that replace the configuration's ``key``.
+
+        Raises:
+            ConfigError: Something is missing or wrong in the configuration.
+            PluginError: An extension does not load.
+        """
+        url = store or configuration.store
+        if url is None or url.startswith("embedded:"):
+            raise ConfigError(
+                [Problem("store", "must be the URL of a Redis; embedded: comes with partnerenrich-server")]
+            )
+        if key is None:
+            if configuration.key is None:
+                raise ConfigError([Problem("key", "is required; partnerenrich secrets generate-key makes one")])
+            key = configurations.decode_key(configuration.key)
+        enricher = cls(configuration, url, key)
+        try:
+            yield enricher
+        finally:
+            await enricher._close()
+
+    def parse(self, line: bytes, *, org: str | None = None) -> Event:
+        """
+        Read one event.
+
+        Args:
+            line: A JSON object.
+            org: Whose event it is; by default the only organisation, or what ``org_from`` finds in it.
+
+        Raises:
+            EventError: It is no event, or belongs to no configured organisation.
+        """
+        fields = read_fields(line)
+        slug = org
+        if slug is None and self._org_from:
+            slug = at_path(fields, self._org_from)
+        elif slug is None and len(self._orgs) == 1:
+            (slug,) = self._orgs
+        if not isinstance(slug, str) or slug not in self._orgs:
+            raise EventError("belongs to no configured organisation")
+        return Event(slug, fields)
+
+    async def process(self, events: Sequence[Event]) -> None:
+        """
+        Enrich one batch in place.
+
+        Calls may overlap. Events of one visitor count in the order in which the
+        calls were made.
+        """
+        deadline = time.monotonic() + self._budget
+        readings, keys = self._identify(events)
+        batch = Batch(self._store, self._devices, deadline, self._spawn)
+        try:
+            async with self._planning:
+                records = await self._store.read(keys)
+                for reading in readings:
+                    batch.plan(reading, records[reading.first : reading.first + len(reading.keys)])
+            if tasks := batch.tasks:
+                await self._store.flush()  # whom a device belongs to now is known before any partner is asked
+                await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
+            batch.settle()
+            await self._store.flush()
+        finally:
+            async with self._planning:  # nobody reads the store meanwhile and misses what was written
+                batch.release()
+        self.statistics.events += len(events)
+
+    async def enrich(self, events: Sequence[AnyEvent], *, org: str | None = None) -> list[AnyEvent]:
+        """
+        Enrich one batch of events, given as JSON or as dictionaries.
+
+        Args:
+            events: Left as they are.
+            org: See `parse`.
+
+        Returns:
+            The enriched events, in the same order and form.
+
+        Raises:
+            EventError: One of them is no event; names its position. None was enriched.
+        """
+        parsed = []
+        for index, event in enumerate(events):
+            try:
+                parsed.append(self.parse(_as_json(event), org=org))
+            except (EventError, TypeError) as error:
+                reason = str(error) if isinstance(error, EventError) else "holds a value that JSON does not have"
+                raise EventError(f"events[{index}] {reason}") from None
+        await self.process(parsed)
+        return [_in_the_form_of(given, event) for given, event in zip(events, parsed)]
+
+    async def check(self) -> list[CheckResult]:
+        """Ask every partner whether the settings of its integration work."""
+        return await asyncio.gather(*(self._check(running) for org in self._orgs.values() for running in org.running))
+
+    async def explain(self, event: Event) -> dict[str, Any]:
+        """
+        Enrich one event and tell every decision on the way, without a value of the visitor.
+
+        Args:
+            event: Enriched in place.
+
+        Returns:
+            What was found in the event, what memory held, and each partner's outcome.
+        """
+        reading = Reading.of(event, self._orgs[event.org])
+        records = await self._store.read(reading.keys)
+        told = self._explain_memory(reading, records)
+        await self.process([event])
+        outcomes = value_of((event.context or {}).get("enrichment")) or {}
+        for entry in told["partners"]:
+            entry["result"] = outcomes.get(entry["provider"], "the context of the event is no object: nothing attached")
+        return told
+
+    def _explain_memory(self, reading: Reading, records: Sequence[bytes | None]) -> dict[str, Any]:
+        org, now = reading.org, time.time()
+        by_key = dict(zip(reading.keys, records))
+        who = memory.read_who(records[0] if reading.canonical_id else None)
+        after = memory.seen(who, reading.persons) if reading.persons else who
+        granted = consents(reading.event)
+        partners = []
+        for index, (running, links) in enumerate(zip(org.running, reading.links)):
+            integration = running.integration
+            keys = {id(linking_key): key for linking_key, key in links}
+            visitor = None
+            if reading.canonical_id:
+                visitor = memory.read_answer(by_key[reading.keys[1 + index]], integration.version)
+            partners.append(
+                {
+                    "integration": integration.name,
+                    "provider": integration.provider,
+                    "consent": {purpose: granted.get(purpose, "not given") for purpose in integration.consent},
+                    "links": [
+                        {
+                            "source": linking_key.source,
+                            "key": linking_key.key,
+                            "hash": linking_key.hash,
+                            "usable": id(linking_key) in keys,
+                            "remembered": memory.judge(
+                                memory.read_answer(by_key.get(keys.get(id(linking_key), "")), integration.version), now
+                            ).value,
+                        }
+                        for linking_key in integration.linking_keys
+                    ],
+                    "visitor_record": memory.judge(visitor, now).value,
+                    "visitor_record_is_of_this_person": visitor is not None and visitor.stamp == after.stamp,
+                }
+            )
+        sources = ("canonical_id", "anonymous_id", "user_id", "email", "phone", *org.reader.paths)
+        return {
+            "org": org.slug,
+            "found_in_event": [source for source in sources if identifier(reading.known, source)],
+            "person": _person_change(who, after),
+            "partners": partners,
+        }
+
+    def _identify(self, events: Sequence[Event]) -> tuple[list[Reading], list[str]]:
+        readings = []
+        keys: list[str] = []
+        for event in events:
+            reading = Reading.of(event, self._orgs[event.org])
+            reading.first = len(keys)
+            keys += reading.keys
+            readings.append(reading)
+        return readings, keys
+
+    def _org(
+        self, slug: str, integrations: Sequence[Integration], configuration: Configuration, key: bytes
+    ) -> RunningOrg:
+        linking_keys = [linking_key for integration in integrations for linking_key in integration.linking_keys]
+        region = configuration.organisations()[slug].default_region
+        running = [self._run(integration, several_orgs=len(self.integrations) > 1) for integration in integrations]
+        return RunningOrg(
+            slug,
+            Reader.of(Fingerprints.of(key, slug), region, linking_keys),
+            running,
+            trusts_events=configuration.hub.browser_identity == "trusted",
+        )
+
+    def _run(self, integration: Integration, *, several_orgs: bool) -> RunningIntegration:
+        lookup = Lookup(integration, self._store, daily_budget(integration, self._store))
+        numbers = PartnerStatistics(lookup.governor.statistics)
+        label = f"{integration.org}/{integration.name}" if several_orgs else integration.name
+        self.statistics.partners[label] = numbers
+        return RunningIntegration(integration, lookup, numbers)
+
+    async def _check(self, running: RunningIntegration) -> CheckResult:
+        integration = running.integration
+        try:
+            await running.lookup.check()
+        except PartnerError as error:
+            return CheckResult(integration.org, integration.name, ok=False, message=str(error))
+        return CheckResult(integration.org, integration.name, ok=True, message="works")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(running.lookup.close() for org in self._orgs.values() for running in org.running))
+        await self._store.close()
+
+
+def _as_json(event: bytes | dict[str, Any]) -> bytes:
+    return event if isinstance(event, bytes) else msgspec.json.encode(event)
+
+
+def _in_the_form_of(given: AnyEvent, event: Event) -> AnyEvent:
+    if isinstance(given, bytes):
+        return event.encode()
+    if event.context is None:
+        return dict(given)
+    added = {name: value_of(event.context[name]) for name in WRITTEN if name in event.context}
+    return {**given, "context": {**given.get("context", {}), **added}}
+
+
+def _person_change(before: memory.Who, after: memory.Who) -> str:
+    if not after.stamp:
+        return "nobody is known on this device"
+    if not before.stamp:
+        return "the first person seen on this device"
+    if before.stamp != after.stamp:
+        return "another person than before: nothing of the person before is used"
+    return "the same person as before"

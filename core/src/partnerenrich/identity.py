@@ -1,0 +1,198 @@
+"""Who is in an event: known ids, linking keys, fingerprints, consent."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+
+from partnerenrich import recipes
+from partnerenrich.events import at_path, object_of, value_of
+from partnerenrich.models import KnownIDs, Link, Visitor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from partnerenrich.events import Event, Fields
+    from partnerenrich.models import LinkingKey
+
+DEVICE_SOURCES = frozenset({"canonical_id", "anonymous_id"})
+"""Sources that name a device. All others name a person."""
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
+
+
+class _Contact(msgspec.Struct):
+    email: Any = None
+    phone: Any = None
+
+
+_read_contact = msgspec.json.Decoder(_Contact).decode
+
+
+@attrs.frozen(eq=False)
+class Fingerprints:
+    """
+    Turns identifiers into keyed digests that are safe in a store.
+
+    Args:
+        key: 32 secret bytes.
+        org: The same identifier has another fingerprint in another organisation.
+    """
+
+    _hasher: Any = attrs.field(repr=False)
+
+    @classmethod
+    def of(cls, key: bytes, org: str) -> Fingerprints:
+        """Fingerprints of one organisation."""
+        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - slow to import, needed once
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF  # noqa: PLC0415
+
+        derived = HKDF(SHA256(), 32, salt=None, info=b"partnerenrich fingerprint " + org.encode()).derive(key)
+        return cls(hashlib.blake2b(key=derived, digest_size=16))
+
+    def __call__(self, source: str, value: str) -> str:
+        """The fingerprint of one identifier: 32 hexadecimal digits."""
+        hasher = self._hasher.copy()
+        hasher.update(f"{source}\0{value}".encode())
+        digest: str = hasher.hexdigest()
+        return digest
+
+
+@attrs.frozen(eq=False)
+class Reader:
+    """
+    Reads the identity of one organisation's events.
+
+    Attributes:
+        fingerprint: Of this organisation.
+        default_region: Country of phone numbers without a country code.
+        paths: Further person ids, such as ``$traits.loyalty_id``, to their steps.
+    """
+
+    fingerprint: Fingerprints
+    default_region: str | None
+    paths: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, fingerprint: Fingerprints, default_region: str | None, linking_keys: Iterable[LinkingKey]) -> Reader:
+        """A reader that knows all sources of these linking keys."""
+        custom = {key.source for key in linking_keys if key.source.startswith("$")}
+        return cls(fingerprint, default_region, {path: tuple(path[1:].split(".")) for path in custom})
+
+    def known_ids(self, event: Event) -> KnownIDs:
+        """All identifiers of an event, normalised. Of the places where one is found, the first valid wins."""
+        fields, context = event.fields, event.context or {}
+        anonymous_id = _first_id(fields, "anonymousId", "anonymous_id")
+        user_id = _first_id(fields, "userId", "user_id")
+        canonical_id = (
+            _first_id(context, "canonical_id", "canonicalId")
+            or _first_id(fields, "canonical_id", "canonicalId")
+            or anonymous_id
+        )
+        email = phone = None
+        for raw in (fields.get("properties"), fields.get("traits"), context.get("traits")):
+            if raw is None:
+                continue
+            try:
+                contact = _read_contact(raw)
+            except msgspec.DecodeError:
+                continue
+            if email is None and contact.email is not None:
+                email = recipes.normalise_email(contact.email)
+            if phone is None and contact.phone is not None:
+                phone = recipes.normalise_phone(contact.phone, self.default_region)
+        others = {}
+        for source, path in self.paths.items():
+            value = recipes.normalise_id(at_path(fields, path))
+            if value is None and path[0] == "traits":
+                value = recipes.normalise_id(at_path(context, path))
+            if value is not None:
+                others[source] = value
+        return KnownIDs(canonical_id, anonymous_id, user_id, email, phone, others)
+
+    def safe_canonical_id(self, known: KnownIDs) -> str | None:
+        """The canonical id in a form that is safe in a key: a fingerprint where it is not plain."""
+        if known.canonical_id is None:
+            return None if known.user_id is None else self.fingerprint("user_id", known.user_id)
+        if _SAFE_ID(known.canonical_id):
+            return known.canonical_id
+        return self.fingerprint("canonical_id", known.canonical_id)
+
+    def persons(self, known: KnownIDs) -> dict[str, str]:
+        """Fingerprint of each person id, by source."""
+        fingerprints = {}
+        if known.user_id is not None:
+            fingerprints["user_id"] = self.fingerprint("user_id", known.user_id)
+        if known.email is not None:
+            fingerprints["email"] = self.fingerprint("email", known.email)
+        if known.phone is not None:
+            fingerprints["phone"] = self.fingerprint("phone", known.phone)
+        for source, value in known.others.items():
+            fingerprints[source] = self.fingerprint(source, value)
+        return fingerprints
+
+    def link(self, key: LinkingKey, known: KnownIDs) -> Link | None:
+        """One linking key as it is sent to the partner; None when its recipe does not fit the identifier."""
+        value = identifier(known, key.source)
+        if value is None:
+            return None
+        sent = recipes.apply(key.hash, key.source, value, self.default_region)
+        return None if sent is None else Link(key.source, key.key, sent, key.hash)
+
+    def visitor(self, event: Event, links: tuple[Link, ...]) -> Visitor:
+        """What a partner may know of the visitor beyond one link."""
+        context = event.context or {}
+        page = object_of(context["page"]) if "page" in context else None
+        return Visitor(
+            links,
+            ip=_text(context.get("ip")),
+            user_agent=_text(context.get("userAgent", context.get("user_agent"))),
+            page_url=_text((page or {}).get("url")),
+        )
+
+
+def identifier(known: KnownIDs, source: str) -> str | None:
+    """The identifier that a linking key's source means."""
+    if source.startswith("$"):
+        return known.others.get(source)
+    value: str | None = getattr(known, source)
+    return value
+
+
+def event_id(event: Event) -> str | None:
+    """The id of the event itself."""
+    return _first_id(event.fields, "messageId", "message_id")
+
+
+def consents(event: Event) -> dict[str, bool]:
+    """
+    Purpose to decision, as the event says.
+
+    ``context.consent.canonical`` where there is one, else the flat object
+    ``context.consent``. A decision that is not a boolean is none.
+    """
+    consent = value_of((event.context or {}).get("consent"))
+    if isinstance(consent, dict) and isinstance(consent.get("canonical"), dict):
+        consent = consent["canonical"]
+    if not isinstance(consent, dict):
+        return {}
+    return {purpose: decision for purpose, decision in consent.items() if isinstance(decision, bool)}
+
+
+def _first_id(fields: Fields, *names: str) -> str | None:
+    for name in names:
+        raw = fields.get(name)
+        if raw is not None:
+            value = recipes.normalise_id(value_of(raw))
+            if value is not None:
+                return value
+    return None
+
+
+def _text(raw: msgspec.Raw | None) -> str | None:
+    value = value_of(raw)
+    return value if isinstance(value, str) else None

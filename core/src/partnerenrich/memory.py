@@ -1,0 +1,279 @@
+"""
+What is remembered of links and visitors, and for how long: pure rules over records, no I/O.
+
+Two kinds of record hold an `Answer`. The **link record** is the partner's
+answer about one identifier. The **visitor record** is what the visitor of one
+device was last told; it carries the stamp of the person under whom it was
+made, and counts only while the device's **who** record has the same stamp. So
+a write that comes late is harmless, without a lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import msgspec
+
+from partnerenrich.store import bucket
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from partnerenrich.models import TTL, Resolution
+    from partnerenrich.store import Command
+
+State = Literal["found", "absent", "invalid", "failed", "opted_out"]
+
+JITTER: Final = 0.1
+"""A time to live is shortened by up to this share, so that records do not end together."""
+REFRESH_SHARE: Final = 0.8
+"""After this share of its time a hit is refreshed in the background."""
+
+NULL = msgspec.Raw(b"null")
+
+
+class Verdict(Enum):
+    """What a record is worth now."""
+
+    MISS = "miss"
+    HIT = "hit"
+    REFRESH = "hit, and due for a refresh"
+    EXPIRED = "past its time, may serve as stale"
+    DAMPED = "past its time, and the partner failed a moment ago"
+    ABSENT = "absent"
+    OPTED_OUT = "opted out"
+    FAILED = "the partner failed a moment ago"
+
+
+class Answer(msgspec.Struct, array_like=True):
+    """
+    What a partner answered, as it is remembered. All times are Unix seconds.
+
+    Attributes:
+        version: Of the integration's settings; a record of another version is a miss.
+        state: What the partner said.
+        source: The linking key's source that led to it.
+        at: When.
+        refresh_at: From when a hit is refreshed in the background.
+        fresh_until: Until when it is a hit.
+        usable_until: Until when it may serve as stale.
+        resolved_until: Until when the id is good without a new resolution.
+        expires_at: The partner's own end of the answer.
+        damped_until: Until when the partner is spared after a failure.
+        step: Where the partner failed: ``resolve`` or ``attributes``; else empty.
+        stamp: In a visitor record, the stamp of the person.
+        partner_id: JSON text.
+        attributes: JSON object; null when they were not fetched.
+        previous_id: JSON text or null.
+    """
+
+    version: str
+    state: State
+    source: str
+    at: float = 0.0
+    refresh_at: float = 0.0
+    fresh_until: float = 0.0
+    usable_until: float = 0.0
+    resolved_until: float = 0.0
+    expires_at: float | None = None
+    damped_until: float = 0.0
+    step: str = ""
+    stamp: str = ""
+    partner_id: msgspec.Raw = NULL
+    attributes: msgspec.Raw = NULL
+    previous_id: msgspec.Raw = NULL
+
+
+class Who(msgspec.Struct, array_like=True):
+    """
+    Whom a device belongs to at the moment.
+
+    Attributes:
+        stamp: Names this person on this device.
+        persons: Source to fingerprint, of all person ids seen.
+    """
+
+    stamp: str
+    persons: dict[str, str]
+
+
+NOBODY: Final = Who("", {})
+
+encode = msgspec.json.Encoder().encode
+_read_answer = msgspec.json.Decoder(Answer).decode
+_read_who = msgspec.json.Decoder(Who).decode
+
+
+def read_answer(record: bytes | None, version: str) -> Answer | None:
+    """The answer in a record; None when there is none, or it was made under other settings."""
+    if record is None:
+        return None
+    try:
+        answer = _read_answer(record)
+    except msgspec.DecodeError:
+        return None
+    return answer if answer.version == version else None
+
+
+def read_who(record: bytes | None) -> Who:
+    """Whom a device belongs to, `NOBODY` when that is not known."""
+    if record is None:
+        return NOBODY
+    try:
+        return _read_who(record)
+    except msgspec.DecodeError:
+        return NOBODY
+
+
+def seen(who: Who, persons: dict[str, str]) -> Who:
+    """
+    Whom a device belongs to after an event with these person ids.
+
+    The same person as before only if at least one id agrees and none differs.
+
+    Returns:
+        `who` itself when nothing changes; the same stamp with more ids for the
+        same person; a new stamp for another one.
+    """
+    known = who.persons
+    agrees = grows = False
+    for source, fingerprint in persons.items():
+        before = known.get(source)
+        if before is None:
+            grows = True
+        elif before == fingerprint:
+            agrees = True
+        else:
+            agrees = False
+            break
+    if agrees:
+        return Who(who.stamp, known | persons) if grows else who
+    name = hashlib.blake2b("".join(sorted(persons.values())).encode(), digest_size=8)
+    return Who(name.hexdigest(), dict(persons))
+
+
+def judge(answer: Answer | None, now: float) -> Verdict:
+    """What a record is worth at this moment."""
+    if answer is None:
+        return Verdict.MISS
+    if answer.state == "found":
+        if now < answer.fresh_until:
+            return Verdict.HIT if now < answer.refresh_at or now < answer.damped_until else Verdict.REFRESH
+        if now < answer.usable_until:
+            return Verdict.DAMPED if now < answer.damped_until else Verdict.EXPIRED
+        return Verdict.MISS
+    return _REMEMBERED[answer.state] if now < answer.fresh_until else Verdict.MISS
+
+
+_REMEMBERED = {
+    "absent": Verdict.ABSENT,
+    "invalid": Verdict.ABSENT,
+    "opted_out": Verdict.OPTED_OUT,
+    "failed": Verdict.FAILED,
+}
+
+
+def found(version: str, source: str, resolution: Resolution, attributes: msgspec.Raw, ttl: TTL, now: float) -> Answer:
+    """The record of a resolution with an id, and of the attributes that belong to it."""
+    latest = now + ttl.cap
+    expires_at = None if resolution.expires_at is None else min(resolution.expires_at, latest)
+    if resolution.refresh_at is not None:
+        resolved_until = fresh_until = min(max(resolution.refresh_at, now), latest)
+    else:
+        resolved_until = now + _shortened(ttl.resolved)
+        fresh_until = resolved_until if attributes is NULL else min(now + _shortened(ttl.attributes), resolved_until)
+    return _timed(
+        Answer(
+            version,
+            "found",
+            source,
+            resolved_until=min(resolved_until, expires_at or resolved_until),
+            expires_at=expires_at,
+            partner_id=msgspec.Raw(encode(resolution.partner_id)),
+            attributes=attributes,
+            previous_id=NULL if resolution.previous_id is None else msgspec.Raw(encode(resolution.previous_id)),
+        ),
+        now,
+        fresh_until,
+        ttl,
+    )
+
+
+def refreshed(answer: Answer, attributes: msgspec.Raw, ttl: TTL, now: float) -> Answer:
+    """A record of the same id, with attributes that were fetched anew."""
+    renewed = msgspec.structs.replace(answer, attributes=attributes, damped_until=0.0, step="")
+    return _timed(renewed, now, now + _shortened(ttl.attributes), ttl)
+
+
+def without_attributes(answer: Answer, ttl: TTL, now: float) -> Answer:
+    """A record whose attributes could not be fetched: asked for again when the failure is forgotten."""
+    renewed = msgspec.structs.replace(answer, step="attributes")
+    return _timed(renewed, now, now + _shortened(ttl.failed), ttl)
+
+
+def nothing(version: str, source: str, state: State, ttl: TTL, now: float, step: str = "") -> Answer:
+    """The record of an answer without an id, or of a failure."""
+    life = {"failed": ttl.failed, "opted_out": ttl.cap}.get(state, ttl.not_found)
+    until = now + _shortened(life)
+    return Answer(version, state, source, now, until, until, until, step=step)
+
+
+def damped(answer: Answer, step: str, ttl: TTL, now: float) -> Answer:
+    """A record that stays as it is while the partner is spared."""
+    return msgspec.structs.replace(answer, damped_until=now + ttl.failed, step=step)
+
+
+def _timed(answer: Answer, now: float, fresh_until: float, ttl: TTL) -> Answer:
+    answer.at = now
+    answer.usable_until = fresh_until + ttl.stale_for
+    if answer.expires_at is not None:
+        fresh_until = min(fresh_until, answer.expires_at)
+        answer.usable_until = min(answer.usable_until, answer.expires_at)
+    answer.fresh_until = fresh_until
+    answer.refresh_at = now + REFRESH_SHARE * (fresh_until - now)
+    return answer
+
+
+def _shortened(life: float) -> float:
+    return life * (1 - JITTER * random.random())  # noqa: S311 - spreads load, hides nothing
+
+
+class Keys:
+    """
+    The keys of one organisation. They hold fingerprints and safe ids only.
+
+    Args:
+        org: Slug of the organisation.
+        providers: Keys of its partners, in a fixed order.
+    """
+
+    def __init__(self, org: str, providers: Sequence[str]) -> None:
+        self._org = org
+        self._names = ("~who", *providers)
+
+    def device(self, canonical_id: str) -> list[str]:
+        """The who record of a device, then its visitor record for each partner."""
+        place = f"{self._org}:{canonical_id}"
+        tag = bucket(place)
+        return [f"{tag}:{name}:{place}" for name in self._names]
+
+    def link(self, provider: str, fingerprint: str) -> str:
+        """The partner's answer about one identifier."""
+        return f"{bucket(fingerprint)}:{provider}:{self._org}:~{fingerprint}"
+
+    def browser(self, canonical_id: str) -> str:
+        """What the browser of a device may read."""
+        return f"partnerenrich:browser_attrs:{self._org}:{canonical_id}"
+
+
+def lease_key(key: str) -> str:
+    """The key under which one process claims the work on another key."""
+    return f"{key}:~lease"
+
+
+def save(key: str, value: Any, seconds: float) -> Command:
+    """The command that remembers a value for so long."""
+    return ("SET", key, encode(value), "PX", max(1, int(seconds * 1000)))
