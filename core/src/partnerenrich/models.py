@@ -5,14 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import attrs
+
+from partnerenrich.settings import between
 
 
 def _hidden(default: Any = attrs.NOTHING) -> Any:
     return attrs.field(default=default, repr=False)
 
+
+def _number(default: Any, low: float, high: float) -> Any:
+    return attrs.field(default=default, validator=between(low, high))
+
+
+YEAR: Final = 366 * 86_400
 
 # Who
 
@@ -181,14 +189,14 @@ class TTL:
         cap: The longest time that a partner's own expiry may ask for.
     """
 
-    resolved: float = 900
-    not_found: float = 300
-    failed: float = 30
-    attributes: float = 900
-    personalize: float = 120
-    stale_for: float = 3600
-    remember_visitor: float = 86_400
-    cap: float = 86_400
+    resolved: float = _number(900, 0.001, YEAR)
+    not_found: float = _number(300, 0.001, YEAR)
+    failed: float = _number(30, 0.001, YEAR)
+    attributes: float = _number(900, 0.001, YEAR)
+    personalize: float = _number(120, 0.001, YEAR)
+    stale_for: float = _number(3600, 0, YEAR)
+    remember_visitor: float = _number(86_400, 0.001, YEAR)
+    cap: float = _number(86_400, 0.001, YEAR)
 
 
 @attrs.frozen(kw_only=True)
@@ -208,15 +216,15 @@ class Limits:
         bulk: Most links in one `resolve_ids` call.
     """
 
-    timeout: float = 1.0
-    attempts: int = 2
-    calls_per_second: float | None = None
-    calls_per_day: int | None = None
-    concurrency: int = 64
-    failures: int = 10
-    pause: float = 10.0
-    response_bytes: int = 1 << 20
-    bulk: int = 1000
+    timeout: float = _number(1.0, 0.001, 3600)
+    attempts: int = _number(2, 1, 10)
+    calls_per_second: float | None = _number(None, 0.001, 1_000_000)
+    calls_per_day: int | None = _number(None, 0, 10**12)
+    concurrency: int = _number(64, 1, 10_000)
+    failures: int = _number(10, 1, 1_000_000)
+    pause: float = _number(10.0, 0.001, 3600)
+    response_bytes: int = _number(1 << 20, 1, 1 << 30)
+    bulk: int = _number(1000, 1, 1_000_000)
 
 
 @attrs.frozen(kw_only=True)
