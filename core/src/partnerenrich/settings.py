@@ -24,14 +24,43 @@ T = TypeVar("T")
 
 
 class FieldError(ValueError):
-    """A field holds something else than `expected`. Never holds the value."""
+    """
+    A field holds something else than `expected`. Never holds the value.
 
-    def __init__(self, expected: str) -> None:
+    Attributes:
+        expected: What belongs there.
+        field: Name of the field; a validator states it, a structure hook need not.
+    """
+
+    def __init__(self, expected: str, field: str | None = None) -> None:
         super().__init__(expected)
         self.expected = expected
+        self.field = field
 
 
-def pattern(regex: str, expected: str | None = None) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+@attrs.frozen(eq=False)
+class Rule:
+    """
+    A validator that can also say in JSON Schema what it accepts.
+
+    Attributes:
+        accepts: Whether a value, revealed if it is a `Secret`, is right.
+        expected: What to tell the user.
+        schema: Keywords of JSON Schema with the same meaning.
+    """
+
+    accepts: Callable[[Any], bool]
+    expected: str
+    schema: Mapping[str, Any]
+
+    def __call__(self, _: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        """Raise `FieldError` unless the value is None or right."""
+        plain = value.reveal() if isinstance(value, Secret) else value
+        if plain is not None and not self.accepts(plain):
+            raise FieldError(self.expected, attribute.name)
+
+
+def pattern(regex: str, expected: str | None = None) -> Rule:
     """
     Validate text, or the text of a `Secret`, against a whole-match regular expression.
 
@@ -40,33 +69,25 @@ def pattern(regex: str, expected: str | None = None) -> Callable[[Any, attrs.Att
         expected: What to tell the user; by default the expression itself.
     """
     compiled = re.compile(regex)
-
-    def validate(_: Any, __: attrs.Attribute[Any], value: Any) -> None:
-        text = value.reveal() if isinstance(value, Secret) else value
-        if text is not None and not compiled.fullmatch(text):
-            raise FieldError(expected or f"must match {regex}")
-
-    return validate
+    return Rule(
+        lambda text: compiled.fullmatch(text) is not None,
+        expected or f"must match {regex}",
+        {"pattern": f"^(?:{regex})$"},
+    )
 
 
-def between(low: float, high: float) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+def between(low: float, high: float) -> Rule:
     """Validate that a number lies in a closed range."""
+    return Rule(
+        lambda number: bool(low <= number <= high),
+        f"must be between {low:g} and {high:g}",
+        {"minimum": low, "maximum": high},
+    )
 
-    def validate(_: Any, __: attrs.Attribute[Any], value: Any) -> None:
-        if value is not None and not low <= value <= high:
-            raise FieldError(f"must be between {low:g} and {high:g}")
 
-    return validate
-
-
-def one_of(*choices: str) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+def one_of(*choices: str) -> Rule:
     """Validate that text is one of a few words."""
-
-    def validate(_: Any, __: attrs.Attribute[Any], value: Any) -> None:
-        if value is not None and value not in choices:
-            raise FieldError(f"must be one of {', '.join(choices)}")
-
-    return validate
+    return Rule(lambda word: word in choices, f"must be one of {', '.join(choices)}", {"enum": list(choices)})
 
 
 def structure(cls: type[T], raw: object, where: str = "") -> T:
@@ -157,7 +178,8 @@ def _collect(error: BaseException, where: str, problems: list[Problem]) -> None:
         ]
         return
     if not isinstance(error, BaseValidationError):
-        problems.append(Problem(where, _expected(error)))
+        field = error.field if isinstance(error, FieldError) else None
+        problems.append(Problem(join(where, field) if field else where, _expected(error)))
         return
     for child in error.exceptions:
         place = where
