@@ -1,3 +1,342 @@
-"""Named recipes that normalise and hash identifiers."""
+"""
+Named recipes that normalise and hash identifiers.
 
-HASHES = ("none", "sha256", "sha256_lower_trim", "sha256_b64", "sha256_digits_hex", "sha1_national_hex", "uid2")
+An identifier is normalised once, when it is read from an event: that is its
+*capture form*, the same for every partner. A recipe then makes of it what one
+partner wants to be sent. The recipes and their public sources:
+
+======================  ==========================================================
+``none``                the capture form itself
+``sha256``              lower case (phones: E.164), SHA-256, hexadecimal
+``sha256_lower_trim``   the same under its long name
+``sha256_b64``          the same digest as `sha256`, in base64
+``sha256_digits_hex``   phones: the digits of E.164 without the plus. Meta,
+                        conversions-api/parameters/customer-information-parameters
+``sha1_national_hex``   phones of country code 1: the ten national digits, SHA-1.
+                        LiveRamp, docs.liveramp.com/connect/en/hashing-identifiers
+``uid2``                e-mails, without Gmail's dots and plus suffix, and phones:
+                        base64. IABTechLab/uid2docs, gs-normalization-encoding
+======================  ==========================================================
+
+A value that is a digest already (64 hexadecimal digits, or 32 bytes in base64)
+is written the way that the recipe writes digests, and never hashed again. As an
+e-mail or a phone it has no capture form, and so nothing to give under ``none``.
+
+Nothing here keeps a value or puts one in an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable
+from typing import Any, Literal
+
+import attrs
+import phonenumbers
+
+Kind = Literal["email", "phone", "other"]
+
+_INVISIBLE = dict.fromkeys(
+    [0x00AD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), *range(0x2066, 0x206A), 0xFEFF]
+)
+_NO_VALUES = frozenset({"", "null", "none", "undefined", "nan", "n/a", "[object object]"})
+_SEPARATORS = str.maketrans("", "", " -.()")
+_LONGEST_QUICK_PHONE = 32
+_E164_DIGITS = 15
+
+
+# Capture
+
+
+def normalise_email(value: object) -> str | None:
+    """
+    The capture form of an e-mail address: composed (NFC), no invisible characters, trimmed, A to Z in lower case.
+
+    Other letters keep their case, because partners disagree on it.
+
+    Args:
+        value: Any JSON value.
+
+    Returns:
+        None for what is no address: not exactly one ``@``, nothing before it, no
+        dot inside of the domain, white space or control characters inside, a digest.
+    """
+    if not isinstance(value, str):
+        return None
+    # Letters beyond ASCII are composed once more at the end, for some have a composed form in lower case only.
+    text = value.strip().lower() if value.isascii() else _composed(_ascii_lower(_cleaned(value)))
+    local, _, domain = text.partition("@")
+    name, _, top = domain.partition(".")
+    if not (local and name and top) or "@" in domain or " " in text or not text.isprintable():
+        return None
+    return text
+
+
+def normalise_phone(value: object, default_region: str | None) -> str | None:
+    """
+    The capture form of a phone number: E.164, without an extension.
+
+    A leading ``00`` means ``+`` in every region. A number that can be dialled
+    only within its own area is refused: it belongs to many people.
+
+    Args:
+        value: Any JSON value; an integer is read as its digits.
+        default_region: ISO 3166 country of numbers without a country code.
+
+    Returns:
+        None for what cannot be a phone number, or has no country code where no region is given.
+    """
+    text = _text(value)
+    if not text:
+        return None
+    if text.startswith("00"):
+        text = "+" + text[2:]
+    return _plain_e164(text) or _parsed_e164(text, default_region)
+
+
+def normalise_id(value: object) -> str | None:
+    """
+    The capture form of any other identifier: composed (NFC), no invisible characters, trimmed; case is kept.
+
+    Args:
+        value: Any JSON value; an integer is read as its digits.
+
+    Returns:
+        None for an empty text or a word that means "no value", such as ``null`` or ``undefined``.
+    """
+    text = _text(value)
+    if text is None or text.lower() in _NO_VALUES:
+        return None
+    return text
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, str):
+        return value.strip() if value.isascii() else _cleaned(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return str(value)
+        except ValueError:  # more digits than Python agrees to write
+            return None
+    return None
+
+
+def _cleaned(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a character: it cannot be sent
+        return ""
+    return _composed(text.translate(_INVISIBLE)).strip()
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _ascii_lower(text: str) -> str:
+    return text.encode().lower().decode()
+
+
+# Phones
+
+
+@attrs.frozen
+class _NumberingPlan:
+    lengths: frozenset[int]
+    rewritten: re.Pattern[str] | None
+
+
+@functools.cache
+def _plan(country_code: str) -> _NumberingPlan | None:
+    """What the library knows of one country calling code: lengths of numbers, and what it would take off or rewrite."""
+    if country_code.startswith("0") or int(country_code) not in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
+        return None
+    code = int(country_code)
+    region = phonenumbers.region_code_for_country_code(code)
+    metadata = phonenumbers.PhoneMetadata.metadata_for_region_or_calling_code(code, region)
+    if metadata is None or metadata.general_desc is None:
+        return None
+    lengths = frozenset(n for n in metadata.general_desc.possible_length if n + len(country_code) <= _E164_DIGITS)
+    prefix = metadata.national_prefix_for_parsing
+    return _NumberingPlan(lengths, re.compile(prefix) if prefix else None)
+
+
+def _plain_e164(text: str) -> str | None:
+    """Ten times faster than `_parsed_e164`, and the same, where the library would do no more than drop separators."""
+    if text[0] != "+" or len(text) > _LONGEST_QUICK_PHONE or not text.isascii():
+        return None
+    digits = text[1:].translate(_SEPARATORS)
+    if not digits.isdigit():
+        return None
+    for size in (1, 2, 3):
+        plan = _plan(digits[:size])
+        if plan is not None:
+            national = digits[size:]
+            if len(national) not in plan.lengths or (plan.rewritten and plan.rewritten.match(national)):
+                return None
+            return "+" + digits
+    return None
+
+
+def _parsed_e164(text: str, default_region: str | None) -> str | None:
+    e164 = _library_e164(text, default_region)
+    if e164 is None or e164 == text or _plain_e164(e164) or _library_e164(e164, None) == e164:
+        return e164
+    return None  # such as +49 00 30...: each reading takes off one more zero
+
+
+def _library_e164(text: str, default_region: str | None) -> str | None:
+    try:
+        number = phonenumbers.parse(text, default_region)
+    except phonenumbers.NumberParseException:
+        return None
+    if phonenumbers.is_possible_number_with_reason(number) != phonenumbers.ValidationResult.IS_POSSIBLE:
+        return None
+    e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    return e164 if len(e164) <= 1 + _E164_DIGITS else None
+
+
+# Recipes
+
+
+@attrs.frozen
+class _Recipe:
+    kinds: frozenset[Kind]
+    prepare: Callable[[Kind, str], str | None]
+    digest: Callable[[bytes], bytes]
+    digest_size: int
+    encode: Callable[[bytes], str]
+
+
+def _lower(kind: Kind, text: str) -> str:
+    return text.lower() if kind == "other" else text
+
+
+def _digits(_: Kind, e164: str) -> str:
+    return e164[1:]
+
+
+def _north_american_national(_: Kind, e164: str) -> str | None:
+    return e164[2:] if e164.startswith("+1") and len(e164) == 12 else None
+
+
+def _uid2(kind: Kind, text: str) -> str | None:
+    if kind == "phone":
+        return text if 10 <= len(text) - 1 <= 15 else None
+    local, _, domain = text.partition("@")
+    if domain == "gmail.com":
+        local = local.partition("+")[0].replace(".", "")
+    return f"{local}@{domain}" if local else None
+
+
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _sha1(data: bytes) -> bytes:
+    return hashlib.sha1(data, usedforsecurity=False).digest()
+
+
+def _base64(digest: bytes) -> str:
+    return base64.b64encode(digest).decode()
+
+
+_ANY: frozenset[Kind] = frozenset({"email", "phone", "other"})
+_PERSONAL: frozenset[Kind] = frozenset({"email", "phone"})
+_PHONE: frozenset[Kind] = frozenset({"phone"})
+
+_RECIPES: dict[str, _Recipe | None] = {
+    "none": None,
+    "sha256": _Recipe(_ANY, _lower, _sha256, 32, bytes.hex),
+    "sha256_lower_trim": _Recipe(_ANY, _lower, _sha256, 32, bytes.hex),
+    "sha256_b64": _Recipe(_ANY, _lower, _sha256, 32, _base64),
+    "sha256_digits_hex": _Recipe(_PHONE, _digits, _sha256, 32, bytes.hex),
+    "sha1_national_hex": _Recipe(_PHONE, _north_american_national, _sha1, 20, bytes.hex),
+    "uid2": _Recipe(_PERSONAL, _uid2, _sha256, 32, _base64),
+}
+
+HASHES = tuple(_RECIPES)
+"""Names of all recipes."""
+
+
+def apply(hash_name: str, source: str, value: object, default_region: str | None = None) -> str | None:
+    """
+    What is sent for one identifier.
+
+    Args:
+        hash_name: One of `HASHES`.
+        source: Where the identifier comes from, such as ``email``, ``user_id`` or
+            ``$traits.phone``; see `kind_of`.
+        value: The identifier as it was found, or its capture form.
+        default_region: See `normalise_phone`.
+
+    Returns:
+        None when the value is no identifier of this kind, or the recipe does not
+        fit it, as ``sha1_national_hex`` does not fit a British phone.
+    """
+    kind = kind_of(source)
+    recipe = _RECIPES[hash_name]
+    if recipe is None:
+        return _normalise(kind, value, default_region)
+    if kind not in recipe.kinds:
+        return None
+    digest = _digest_in(value, recipe.digest_size)
+    if digest is None:
+        text = _normalise(kind, value, default_region)
+        prepared = None if text is None else recipe.prepare(kind, text)
+        if prepared is None:
+            return None
+        digest = recipe.digest(prepared.encode())
+    return recipe.encode(digest)
+
+
+def fits(hash_name: str, source: str) -> bool:
+    """Whether a recipe can give anything at all for identifiers of this source."""
+    recipe = _RECIPES[hash_name]
+    return recipe is None or kind_of(source) in recipe.kinds
+
+
+@functools.lru_cache(1024)
+def kind_of(source: str) -> Kind:
+    """
+    What an identifier is, by the last step of the path where it is found.
+
+    ``$traits.email``, ``properties.workEmail`` and ``email_address`` are e-mails;
+    ``phone``, ``traits.phoneNumber`` and ``home_phone`` are phones.
+    """
+    step = source.rpartition(".")[2].replace("-", "_")
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", step).lower()
+    if re.search(r"(^|_)e_?mail(_?address)?(_?\d+)?$", name):
+        return "email"
+    if re.search(r"(^|_)(tele|mobile_?)?(phone|mobile|msisdn)(_?(number|no))?(_?\d+)?$", name):
+        return "phone"
+    return "other"
+
+
+def _normalise(kind: Kind, value: object, default_region: str | None) -> str | None:
+    if kind == "email":
+        return normalise_email(value)
+    if kind == "phone":
+        return normalise_phone(value, default_region)
+    return normalise_id(value)
+
+
+def _digest_in(value: Any, size: int) -> bytes | None:
+    """The digest that `value` already is, in hexadecimal or in base64."""
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    try:
+        if len(text) == 2 * size:
+            digest = bytes.fromhex(text)
+        elif len(text) == 4 * -(-size // 3):
+            digest = base64.b64decode(text, validate=True)
+        else:
+            return None
+    except ValueError:
+        return None
+    return digest if len(digest) == size else None
