@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from types import GenericAlias
+from typing import Any, TypeVar, get_args, get_origin
 
 import attrs
 import cattrs
+from cattrs.cols import list_structure_factory
 from cattrs.errors import (
     AttributeValidationNote,
     BaseValidationError,
-    ClassValidationError,
     ForbiddenExtraKeysError,
     IterableValidationNote,
 )
@@ -104,13 +105,9 @@ def structure(cls: type[T], raw: object, where: str = "") -> T:
     """
     problems: list[Problem] = []
     try:
-        if isinstance(raw, Mapping):
-            return converter.structure(raw, cls)
-        problems.append(Problem(where, "must be a mapping"))
-    except BaseValidationError as error:
+        return converter.structure(raw, cls)
+    except (BaseValidationError, ValueError, TypeError) as error:
         _collect(error, where, problems)
-    except (ValueError, TypeError) as error:
-        problems.append(Problem(where, _expected(error)))
     # outside `except`, so that no context with the value is attached
     raise ConfigError(problems)
 
@@ -155,8 +152,45 @@ def _secret(value: Any, _: Any) -> Secret:
     return Secret(value)
 
 
+def _only(kinds: tuple[type, ...], expected: str, structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A structure hook that refuses what cattrs would read in some odd way, such as text as a list of its letters."""
+
+    def hook(value: Any, kind: Any) -> Any:
+        if not isinstance(value, kinds):
+            raise FieldError(expected)
+        return structure(value, kind)
+
+    return hook
+
+
+def _class(cls: type, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    return _only((Mapping,), "must be a mapping", made.gen_structure_attrs_fromdict(cls))
+
+
+def _dict(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    return _only((Mapping,), "must be a mapping", made.gen_structure_mapping(kind))
+
+
+def _list(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    list_of_items: Any = GenericAlias(list, get_args(kind)[:1])
+    structure_items = list_structure_factory(list_of_items, made)
+    return _only((list, tuple), "must be a list", lambda value, _: get_origin(kind)(structure_items(value, kind)))
+
+
+def _is_dict(kind: Any) -> bool:
+    return get_origin(kind) is dict
+
+
+def _is_list(kind: Any) -> bool:
+    origin = get_origin(kind)
+    return origin in {list, set, frozenset} or (origin is tuple and get_args(kind)[1:] == (Ellipsis,))
+
+
 def _new_converter() -> cattrs.Converter:
     made = cattrs.Converter(forbid_extra_keys=True)
+    made.register_structure_hook_factory(attrs.has, _class)
+    made.register_structure_hook_factory(_is_dict, _dict)
+    made.register_structure_hook_factory(_is_list, _list)
     made.register_structure_hook(str, _strict(str, "must be text; put it in quotes"))
     made.register_structure_hook(bool, _strict(bool, "must be true or false"))
     made.register_structure_hook(int, _strict(int, "must be a whole number"))
@@ -174,25 +208,32 @@ def _collect(error: BaseException, where: str, problems: list[Problem]) -> None:
         known = [a.name for a in attrs.fields(error.cl)]
         problems += [
             Problem(join(where, name), f"unknown field; {suggestion(name, known)}")
-            for name in sorted(error.extra_fields)
+            for name in sorted(map(str, error.extra_fields))
         ]
         return
     if not isinstance(error, BaseValidationError):
-        field = error.field if isinstance(error, FieldError) else None
+        field = _field(error)
         problems.append(Problem(join(where, field) if field else where, _expected(error)))
         return
     for child in error.exceptions:
-        place = where
+        place, name = where, None
         for note in getattr(child, "__notes__", ()):
             if isinstance(note, AttributeValidationNote):
-                place = join(where, note.name)
+                place, name = join(where, note.name), note.name
             elif isinstance(note, IterableValidationNote):
                 place = join(where, note.index)
-        if isinstance(child, KeyError) and isinstance(error, ClassValidationError):
-            problems.append(Problem(join(where, child.args[0]), "is required"))
+        if isinstance(child, KeyError) and child.args == (name,):
+            problems.append(Problem(place, "is required"))
         else:
             _collect(child, place, problems)
 
 
+def _field(error: BaseException) -> str | None:
+    """The field that a validator spoke of. Those of attrs hand it over among their arguments."""
+    if isinstance(error, FieldError):
+        return error.field
+    return next((argument.name for argument in error.args if isinstance(argument, attrs.Attribute)), None)
+
+
 def _expected(error: BaseException) -> str:
-    return error.expected if isinstance(error, FieldError) else "has the wrong type"
+    return error.expected if isinstance(error, FieldError) else "is of the wrong type, or not a possible value"

@@ -1,0 +1,170 @@
+"""``partnerenrich run``: events from a file or a stream in, enriched events out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from io import FileIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import click
+
+from partnerenrich import PartnerEnrichError
+from partnerenrich.blueprint import Blueprint
+from partnerenrich.events import Event
+from partnerenrich_server import options
+from partnerenrich_server.engine import open_enricher, read_configuration
+from partnerenrich_server.failures import Failure, Misuse
+from partnerenrich_server.pipeline import pump
+from partnerenrich_server.progress import progress
+from partnerenrich_server.signals import ended_by_signals
+from partnerenrich_server.sink import Sink, payloads
+from partnerenrich_server.source import Source
+from partnerenrich_server.summary import Summary, as_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from partnerenrich.configuration import Configuration
+
+BUDGET_MS = 30_000.0
+"""For how long an event may be held back when the configuration does not say: nobody waits for a file."""
+
+_STREAM = Path("-")
+_READ = click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True)
+_WRITTEN = click.Path(path_type=Path, dir_okay=False)
+
+
+@attrs.frozen(kw_only=True)
+class Files:
+    """
+    What is read and written.
+
+    Attributes:
+        input: NDJSON; ``-`` is stdin.
+        output: Enriched NDJSON, or payloads; ``-`` is stdout.
+        blueprint: Makes payloads of events.
+        rejects: For the lines that are no events.
+        summary: For the summary.
+    """
+
+    input: Path
+    output: Path
+    blueprint: Path | None
+    rejects: Path | None
+    summary: Path | None
+
+    def check(self) -> None:
+        """
+        Refuse to write over what is read, or twice to one file.
+
+        Raises:
+            Misuse: Two of the files are one.
+        """
+        used = [path for path in attrs.astuple(self) if path and path != _STREAM]
+        places = [path.resolve() for path in used]
+        for path in used:
+            if places.count(path.resolve()) > 1:
+                raise Misuse(f"{path} is named for two purposes")
+
+
+@click.command()
+@options.config
+@click.option("--input", "input_", type=_READ, default="-", help="NDJSON, plain, gzip or zstd. Default: stdin.")
+@click.option("--output", type=_WRITTEN, default="-", help="NDJSON, in the order of the input. Default: stdout.")
+@click.option("--blueprint", type=_READ, help="YAML: write the payloads that it makes of the events.")
+@click.option("--rejects", type=_WRITTEN, help="NDJSON of line and reason. Default: the first few, on stderr.")
+@click.option("--summary-json", type=_WRITTEN, help="Write the summary to this file, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
+@options.org
+@options.store
+@options.plugins_dir
+def command(
+    *,
+    config: Path,
+    input_: Path,
+    output: Path,
+    blueprint: Path | None,
+    rejects: Path | None,
+    summary_json: Path | None,
+    as_json: bool,
+    org: str | None,
+    store: str | None,
+    plugins_dir: Path | None,
+) -> None:
+    """
+    Enrich events from a file or a stream.
+
+    The summary goes to stderr. SIGINT or SIGTERM ends the input: what was read
+    is finished and written; a second signal aborts. The exit code is then 0 for
+    a stream, which has no other end, and 1 for a file that was not read to its
+    end.
+    """
+    files = Files(input=input_, output=output, blueprint=blueprint, rejects=rejects, summary=summary_json)
+    files.check()
+    configuration = read_configuration(config, store=store, plugins_dir=plugins_dir, org=org)
+    if configuration.budget_ms is None:
+        configuration = attrs.evolve(configuration, budget_ms=BUDGET_MS)
+    sys.exit(asyncio.run(_run(configuration, files, org, as_json=as_json)))
+
+
+async def _run(configuration: Configuration, files: Files, org: str | None, *, as_json: bool) -> int:
+    render: Callable[[Event], bytes | None] = Event.encode
+    if files.blueprint:
+        regions = {slug: settings.default_region for slug, settings in configuration.organisations().items()}
+        render = payloads(Blueprint.from_file(files.blueprint), regions)
+    summary = Summary()
+    failure: Exception | None = None
+    async with open_enricher(configuration) as enricher:
+        with contextlib.ExitStack() as stack:  # files are opened when all else is known to be right
+            descriptor = stack.enter_context(_opened(files.input, "r")).fileno()
+            source = stack.enter_context(contextlib.closing(Source(descriptor)))
+            output = stack.enter_context(_opened(files.output, "w"))
+            rejects = stack.enter_context(_opened(files.rejects, "w")) if files.rejects else None
+            summary_file = stack.enter_context(_opened(files.summary, "w")) if files.summary else None
+            sink = Sink(output, rejects, render, summary)
+            display = stack.enter_context(contextlib.ExitStack())
+
+            def end(signal_name: str) -> None:
+                display.close()
+                click.echo(f"{signal_name}: finishing what was read; again to abort", err=True)
+                summary.stopped_by = signal_name
+                source.stop()
+
+            try:
+                with ended_by_signals(end):
+                    display.enter_context(progress(source, summary, enricher.statistics))
+                    await pump(source, enricher, sink.write, batching=configuration.batch, org=org)
+            except BrokenPipeError:
+                return Failure.exit_code  # nobody reads the output any more, so there is nothing to say
+            except (PartnerEnrichError, OSError) as error:
+                failure = error
+            display.close()
+            if not source.stopped:
+                summary.stopped_by = None
+            told = summary.as_dict(enricher.statistics.as_dict()["partners"])
+            click.echo(json.dumps(told) if as_json else as_text(told), err=True)
+            if summary_file:
+                summary_file.write(json.dumps(told, indent=2).encode() + b"\n")
+            if failure:
+                raise failure
+            return Failure.exit_code if source.stopped and source.size is not None else 0
+
+
+def _opened(path: Path, mode: str) -> FileIO:
+    """
+    Open a file unbuffered.
+
+    Raises:
+        Misuse: It cannot be opened.
+    """
+    if path == _STREAM:
+        return FileIO(0 if mode == "r" else 1, mode, closefd=False)
+    try:
+        return FileIO(path, mode)
+    except OSError as error:
+        raise Misuse(f"{path}: {error.strerror}") from None

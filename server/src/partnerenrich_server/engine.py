@@ -1,0 +1,86 @@
+"""From a configuration file to a running `Enricher`: what all commands that enrich begin with."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import click
+
+from partnerenrich import ConfigError, FieldError
+from partnerenrich.configuration import load_file
+from partnerenrich.enrichment import Enricher
+from partnerenrich.errors import Problem
+from partnerenrich_server.embedded import SCHEME, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from partnerenrich.configuration import Configuration
+
+
+def read_configuration(
+    file: Path, *, store: str | None = None, plugins_dir: Path | None = None, org: str | None = None
+) -> Configuration:
+    """
+    Read the configuration, and put what the command line says above it.
+
+    Args:
+        file: YAML. A relative ``embedded:PATH`` in it is meant from its folder.
+        store: URL of the memory instead of the file's. A relative PATH is meant from the working directory.
+        plugins_dir: Folder of one-file plugins instead of the file's.
+        org: An organisation that must be there.
+
+    Raises:
+        ConfigError: Something in the file or on the command line is wrong.
+    """
+    configuration = load_file(file)
+    if configuration.store:
+        configuration = attrs.evolve(configuration, store=_anchored(configuration.store, file.parent))
+    if store:
+        try:
+            configuration = attrs.evolve(configuration, store=store)
+        except FieldError as error:
+            raise ConfigError([Problem("--store", error.expected)]) from None
+    if plugins_dir:
+        configuration = attrs.evolve(configuration, plugins_dir=str(plugins_dir))
+    known = configuration.organisations()
+    if org and org not in known:
+        raise ConfigError([Problem("--org", f"{org!r} is not configured; configured: {', '.join(sorted(known))}")])
+    return configuration
+
+
+@contextlib.asynccontextmanager
+async def open_enricher(configuration: Configuration) -> AsyncIterator[Enricher]:
+    """
+    Open the enricher, with an embedded store where no other is named.
+
+    Says on stderr which plugins did not load.
+
+    Raises:
+        ConfigError: Settings are wrong, or a store of one's own comes without a key.
+        StoreError: The embedded store does not start.
+    """
+    url = configuration.store or SCHEME
+    with contextlib.ExitStack() as stack:
+        if url.startswith(SCHEME):
+            store = stack.enter_context(open_store(url))
+            own_key = None if configuration.key else store.key
+            opening = Enricher.open(configuration, store=store.url, key=own_key)
+        elif configuration.key is None:
+            raise ConfigError(
+                [Problem("key", "is required with a store of your own; make one: partnerenrich secrets generate-key")]
+            )
+        else:
+            opening = Enricher.open(configuration)
+        async with opening as enricher:
+            for error in enricher.plugins.failures.values():
+                click.echo(f"Warning: {error}; its integrations are left out", err=True)
+            yield enricher
+
+
+def _anchored(url: str, folder: Path) -> str:
+    path = url.removeprefix(SCHEME)
+    return url if path in {url, ""} else f"{SCHEME}{folder / Path(path).expanduser()}"
