@@ -26,7 +26,9 @@ cache or deny a call it returns an awaitable of its own::
         finally:
             log(call.provider, time.perf_counter() - started)
 
-One that denies closes the awaitable that it does not use: ``pending.close()``.
+One that denies raises before its ``yield``, so that nothing is made. One that
+decides later closes what it does not use, ``pending.close()``, and stands before
+other extensions in the list.
 """
 
 from __future__ import annotations

@@ -221,11 +221,7 @@ def load_file(path: Path, environment: Mapping[str, str] = os.environ) -> Config
     Raises:
         ConfigError: The file cannot be read, or some of its fields are wrong; each problem names field and line.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError([Problem(str(path), f"cannot be read: {reason}")]) from None
+    text = _read(path)
     document = read_yaml(text)
     try:
         loaded = load_mapping(document.value, environment)
@@ -286,6 +282,11 @@ def bind(configuration: Configuration) -> tuple[dict[str, tuple[Integration, ...
     return bound, loaded
 
 
+def located_in(path: Path, error: ConfigError) -> ConfigError:
+    """The problems that `bind` found in a configuration, each with its line in the file that it was read from."""
+    return read_yaml(_read(path)).located(error)
+
+
 def decode_key(key: Secret) -> bytes:
     """
     The 32 bytes of a configured key.
@@ -300,6 +301,17 @@ def decode_key(key: Secret) -> bytes:
     if len(raw) != 32:
         raise ConfigError([Problem("key", "must be 32 bytes in base64; partnerenrich secrets generate-key makes one")])
     return raw
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        reason = str(error.strerror)
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8"
+    # outside `except`: the error of the decoder holds the whole file
+    raise ConfigError([Problem(str(path), f"cannot be read: {reason}")])
 
 
 def _bind_one(org: str, written: IntegrationSettings, partner: BoundPartner, where: str) -> Integration:
@@ -345,11 +357,12 @@ def _contradictions(loaded: Configuration) -> list[Problem]:
     ]
     for slug, org in loaded.organisations().items():
         base = "integrations" if loaded.org else f"orgs.{slug}.integrations"
+        enabled = [(index, each) for index, each in enumerate(org.integrations) if each.enabled]
         for field in ("name", "provider"):
             seen: set[str] = set()
-            for index, integration in enumerate(org.integrations):
+            for index, integration in enabled:
                 value = getattr(integration, field)
-                if integration.enabled and value in seen:
+                if value in seen:
                     problems.append(Problem(join(base, index), f"{field} {value!r} is used twice in one organisation"))
                 seen.add(value)
     return problems
@@ -387,7 +400,7 @@ def _structure_linking_keys(raw: Any, _: Any) -> LinkingKeys:
     if isinstance(raw, str):
         try:
             raw = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise FieldError("is text but no JSON array of {source, key, hash}") from None
     if not isinstance(raw, (list, tuple)):
         raise FieldError("must be a list of {source, key, hash}")
@@ -404,6 +417,8 @@ def _structure_linking_key(raw: Any, _: Any) -> LinkingKey:
         raise FieldError(f"source must be one of {', '.join(SOURCES)}, or a path such as $traits.loyalty_id")
     if values["hash"] not in recipes.HASHES:
         raise FieldError(f"hash must be one of {', '.join(recipes.HASHES)}")
+    if not recipes.fits(values["hash"], values["source"]):
+        raise FieldError(f"hash {values['hash']} can make nothing of {values['source']}")
     return LinkingKey(**values)
 
 
@@ -423,4 +438,5 @@ __all__ = [
     "decode_key",
     "load_file",
     "load_mapping",
+    "located_in",
 ]

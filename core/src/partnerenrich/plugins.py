@@ -232,6 +232,19 @@ def load(partners: Iterable[str], *, extensions: Iterable[str] = (), plugins_dir
     return Plugins(bound, failures)
 
 
+def bind(key: str, plugin: object) -> BoundPartner:
+    """
+    Check and bind a partner that is at hand as a module or an object, without extensions: for tests.
+
+    Raises:
+        PluginError: It breaks the contract.
+    """
+    _check_contract(key, plugin, is_partner=True)
+    manager = _new_manager()
+    manager.register(plugin, name=key)
+    return _bind(manager, key, "a Python object", plugin, [plugin])
+
+
 def _entry_points() -> Iterable[PluginSource]:
     for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         distribution = entry_point.dist
@@ -276,7 +289,7 @@ def _import(key: str, available: Mapping[str, Sequence[PluginSource]]) -> object
         raise PluginError(f"plugin {key!r} is offered by {origins}; remove all but one")
     try:
         return sources[0].load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"plugin {key!r} ({sources[0].origin}) does not import: {_described(error)}") from error
 
 
@@ -284,6 +297,7 @@ def _check_contract(key: str, plugin: object, *, is_partner: bool) -> None:
     """Register in a manager that is thrown away, so that a broken plugin leaves no trace in the real one."""
     trial = _new_manager()
     try:
+        hash(plugin)  # pluggy puts plugins into sets
         trial.register(plugin, name=key)
         trial.check_pending()
     except (pluggy.PluginValidationError, TypeError, ValueError) as error:

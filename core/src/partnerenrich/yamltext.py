@@ -52,6 +52,10 @@ def read_yaml(text: str) -> YamlDocument:
         problem = Problem("", f"is no YAML: {error.problem}" + (f" on line {line}" if line else ""))
     except yaml.YAMLError:
         problem = Problem("", "is no YAML: it holds a character that YAML does not allow")
+    except ValueError:
+        problem = Problem("", "holds a date or a number that does not exist; put it in quotes")
+    except RecursionError:
+        problem = Problem("", "is nested too deeply")
     raise ConfigError([problem])
 
 
