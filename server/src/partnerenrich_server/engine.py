@@ -10,7 +10,7 @@ import attrs
 import click
 
 from partnerenrich import ConfigError, FieldError
-from partnerenrich.configuration import load_file
+from partnerenrich.configuration import load_file, located_in
 from partnerenrich.enrichment import Enricher
 from partnerenrich.errors import Problem
 from partnerenrich_server.embedded import SCHEME, open_store
@@ -53,18 +53,22 @@ def read_configuration(
 
 
 @contextlib.asynccontextmanager
-async def open_enricher(configuration: Configuration) -> AsyncIterator[Enricher]:
+async def open_enricher(configuration: Configuration, file: Path | None = None) -> AsyncIterator[Enricher]:
     """
     Open the enricher, with an embedded store where no other is named.
 
     Says on stderr which plugins did not load.
+
+    Args:
+        configuration: See `read_configuration`.
+        file: Where it was read from, so that a problem can name its line.
 
     Raises:
         ConfigError: Settings are wrong, or a store of one's own comes without a key.
         StoreError: The embedded store does not start.
     """
     url = configuration.store or SCHEME
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         if url.startswith(SCHEME):
             store = stack.enter_context(open_store(url))
             own_key = None if configuration.key else store.key
@@ -75,10 +79,13 @@ async def open_enricher(configuration: Configuration) -> AsyncIterator[Enricher]
             )
         else:
             opening = Enricher.open(configuration)
-        async with opening as enricher:
-            for error in enricher.plugins.failures.values():
-                click.echo(f"Warning: {error}; its integrations are left out", err=True)
-            yield enricher
+        try:
+            enricher = await stack.enter_async_context(opening)
+        except ConfigError as error:
+            raise located_in(file, error) if file else error from None
+        for failure in enricher.plugins.failures.values():
+            click.echo(f"Warning: {failure}; its integrations are left out", err=True)
+        yield enricher
 
 
 def _anchored(url: str, folder: Path) -> str:

@@ -68,12 +68,25 @@ def serve(partners: Iterable[BoundPartner], port: int = 0) -> Iterator[dict[str,
         routes=[Mount(f"/{partner.key}", FaultMiddleware(sandbox.app)) for partner, sandbox in sandboxes.items()]
     )
     try:
-        listener = socket.create_server((HOST, port), backlog=1024)
+        listener = _listen(port)
     except OSError as error:
         raise SandboxError(f"port {port} of {HOST}: {error.strerror}; --port 0 takes a free one") from None
     origin = f"http://{HOST}:{listener.getsockname()[1]}"
     with listener, _running(app, listener):
         yield {partner.key: _served(partner, sandbox, origin) for partner, sandbox in sandboxes.items()}
+
+
+def _listen(port: int) -> socket.socket:
+    # with its protocol named, asyncio turns Nagle's delays off; those of `socket.create_server` keep them
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _served(partner: BoundPartner, sandbox: Sandbox, origin: str) -> Served:

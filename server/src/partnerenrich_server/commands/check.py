@@ -31,11 +31,11 @@ def command(*, config: Path, plugins_dir: Path | None, as_json: bool) -> None:
     Exit code 0 when all do, 1 when some do not. The memory is left alone.
     """
     configuration = read_configuration(config, store="embedded:", plugins_dir=plugins_dir)
-    sys.exit(asyncio.run(_check(configuration, as_json=as_json)))
+    sys.exit(asyncio.run(_check(configuration, config, as_json=as_json)))
 
 
-async def _check(configuration: Configuration, *, as_json: bool) -> int:
-    async with open_enricher(configuration) as enricher:
+async def _check(configuration: Configuration, config: Path, *, as_json: bool) -> int:
+    async with open_enricher(configuration, config) as enricher:
         results = await enricher.check()
         broken = enricher.plugins.failures
     if as_json:

@@ -34,12 +34,12 @@ def command(*, config: Path, event: BinaryIO, org: str | None, store: str | None
     used as for any event.
     """
     configuration = read_configuration(config, store=store, plugins_dir=plugins_dir, org=org)
-    told = asyncio.run(_explain(configuration, event.read(), org))
+    told = asyncio.run(_explain(configuration, config, event.read(), org))
     click.echo(json.dumps(told, indent=2))
 
 
-async def _explain(configuration: Configuration, line: bytes, org: str | None) -> dict[str, Any]:
-    async with open_enricher(configuration) as enricher:
+async def _explain(configuration: Configuration, config: Path, line: bytes, org: str | None) -> dict[str, Any]:
+    async with open_enricher(configuration, config) as enricher:
         try:
             event = enricher.parse(line.strip(), org=org)
         except EventError as error:

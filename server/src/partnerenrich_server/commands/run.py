@@ -109,17 +109,17 @@ def command(
     configuration = read_configuration(config, store=store, plugins_dir=plugins_dir, org=org)
     if configuration.budget_ms is None:
         configuration = attrs.evolve(configuration, budget_ms=BUDGET_MS)
-    sys.exit(asyncio.run(_run(configuration, files, org, as_json=as_json)))
+    sys.exit(asyncio.run(_run(configuration, config, files, org, as_json=as_json)))
 
 
-async def _run(configuration: Configuration, files: Files, org: str | None, *, as_json: bool) -> int:
+async def _run(configuration: Configuration, config: Path, files: Files, org: str | None, *, as_json: bool) -> int:
     render: Callable[[Event], bytes | None] = Event.encode
     if files.blueprint:
         regions = {slug: settings.default_region for slug, settings in configuration.organisations().items()}
         render = payloads(Blueprint.from_file(files.blueprint), regions)
     summary = Summary()
     failure: Exception | None = None
-    async with open_enricher(configuration) as enricher:
+    async with open_enricher(configuration, config) as enricher:
         with contextlib.ExitStack() as stack:  # files are opened when all else is known to be right
             descriptor = stack.enter_context(_opened(files.input, "r")).fileno()
             source = stack.enter_context(contextlib.closing(Source(descriptor)))
