@@ -34,7 +34,7 @@ class Attacher:
 
     def __init__(self, providers: Sequence[str]) -> None:
         self._providers = frozenset(providers)
-        self._heads = [f'"{provider}":'.encode() for provider in providers]
+        self._heads = [f',"{provider}":'.encode() for provider in providers]
         self._outcomes: dict[tuple[str, str | None, str], bytes] = {}
 
     def attach(self, event: Event, replies: Sequence[Reply], now: float) -> None:
@@ -49,31 +49,28 @@ class Attacher:
         context = event.context
         if context is None:
             return
-        ids: list[bytes] = []
-        attributes: list[bytes] = []
-        enrichment: list[bytes] = []
+        ids = attributes = enrichment = b""
         for head, reply in zip(self._heads, replies):
             answer = reply.answer
-            if answer is not None and answer.state == "found":
-                ids.append(head + bytes(answer.partner_id))
+            if answer is not None and answer.state == "found" and now < answer.usable_until:
+                ids += head + answer.partner_id
                 if answer.attributes != NULL:
-                    attributes.append(head + bytes(answer.attributes))
-            enrichment.append(head + self._described(reply, now))
+                    attributes += head + answer.attributes
+            enrichment += head + self._described(reply, now)
         self._merge(context, VENDOR_IDS, ids)
         self._merge(context, PARTNER_ATTRS, attributes)
         self._merge(context, ENRICHMENT, enrichment)
         event.replace_context()
 
-    def _merge(self, context: dict[str, msgspec.Raw], name: str, members: list[bytes]) -> None:
-        before = context.get(name)
-        if before is not None:
-            kept = object_of(before) or {}
-            members = [
-                _write(key) + b":" + bytes(value) for key, value in kept.items() if key not in self._providers
-            ] + members
+    def _merge(self, context: dict[str, msgspec.Raw], name: str, members: bytes) -> None:
+        """Write members, each with a comma before it, beside those that are not ours."""
+        if name in context:
+            for key, value in (object_of(context[name]) or {}).items():
+                if key not in self._providers:
+                    members += b"," + _write(key) + b":" + value
         elif not members:
             return
-        context[name] = msgspec.Raw(b"{%b}" % b",".join(members))
+        context[name] = msgspec.Raw(b"{" + members[1:] + b"}")
 
     def _described(self, reply: Reply, now: float) -> bytes:
         answer = reply.answer
@@ -88,6 +85,4 @@ class Attacher:
             start += b',"latency_ms":%d' % round(reply.latency * 1000)
         if answer is None:
             return start + b"}"
-        if answer.previous_id != NULL:
-            start += b',"previous_id":' + bytes(answer.previous_id)
         return start + b',"age_ms":%d}' % max(0, (now - answer.at) * 1000)

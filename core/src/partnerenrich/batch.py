@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,7 +16,7 @@ from partnerenrich.identity import DEVICE_SOURCES, consents, event_id, identifie
 from partnerenrich.lookup import Question, Reply, reply_from_memory
 from partnerenrich.memory import Answer, Verdict, Who
 from partnerenrich.models import KnownIDs, LinkingKey, Outcome
-from partnerenrich.runtime import RunningIntegration, RunningOrg
+from partnerenrich.runtime import RunningOrg
 
 if TYPE_CHECKING:
     from partnerenrich.store import Command, Store
@@ -39,6 +39,7 @@ class Reading:
         canonical_id: Of the device, safe in a key.
         keys: Of all its records: the device's, then each integration's links.
         links: For each integration, the links that the event offers.
+        device: What names the device among those of all organisations.
         first: Position of `keys` in the batch's list.
     """
 
@@ -46,9 +47,10 @@ class Reading:
     org: RunningOrg
     known: KnownIDs
     persons: dict[str, str]
-    canonical_id: str | None
-    keys: list[str]
-    links: list[LinkKeys]
+    canonical_id: str | None = attrs.field(repr=False)
+    keys: list[str] = attrs.field(repr=False)
+    links: list[LinkKeys] = attrs.field(repr=False)
+    device: tuple[str, str] | None = attrs.field(repr=False)
     first: int = 0
 
     @classmethod
@@ -73,12 +75,8 @@ class Reading:
                     usable.append((linking_key, key))
                     keys.append(key)
             links.append(usable)
-        return cls(event, org, known, persons, canonical_id, keys, links)
-
-    @property
-    def device(self) -> tuple[str, str] | None:
-        """What names the device among those of all organisations."""
-        return None if self.canonical_id is None else (self.org.slug, self.canonical_id)
+        device = None if canonical_id is None else (org.slug, canonical_id)
+        return cls(event, org, known, persons, canonical_id, keys, links, device)
 
 
 @attrs.define(eq=False)
@@ -88,31 +86,32 @@ class Pending:
 
     Attributes:
         task: The lookup.
+        asked: Sources of the links that it asks about.
         stale: What may serve while the lookup is late.
         fallback: What the same person was told before, for when the lookup finds nothing.
     """
 
     task: asyncio.Task[Reply]
+    asked: frozenset[str] = frozenset()
     stale: Answer | None = None
     fallback: Reply | Pending | None = None
-    _settled: Reply | None = None
 
-    def settle(self) -> Reply:
-        """What the waiting events are told. The first call decides."""
-        if self._settled is None:
-            self._settled = self._decide()
-        return self._settled
-
-    def _decide(self) -> Reply:
+    def settle(self, now: float) -> Reply:
+        """What a waiting event is told."""
         reply = Reply(Outcome.LATE)
         if self.task.done():
             reply = self.task.result()
             if reply.outcome is Outcome.OPTED_OUT or _found(reply):
                 return reply
-        elif self.stale is not None:
+        elif self.stale is not None and now < self.stale.usable_until:
             return Reply(Outcome.STALE, self.stale)
-        earlier = self.fallback.settle() if isinstance(self.fallback, Pending) else self.fallback
-        return earlier if earlier is not None and _found(earlier) else reply
+        earlier = self.fallback.settle(now) if isinstance(self.fallback, Pending) else self.fallback
+        return earlier if earlier is not None and _holds(earlier, reply, self.asked, now) else reply
+
+    def without(self, task: asyncio.Task[Reply]) -> Reply | Pending | None:
+        """What was told before, less what waits for the same lookup: a chain grows by new lookups only."""
+        rest = self.fallback.without(task) if isinstance(self.fallback, Pending) else self.fallback
+        return rest if self.task is task else attrs.evolve(self, fallback=rest)
 
 
 @attrs.define(eq=False)
@@ -123,11 +122,13 @@ class Device:
     Attributes:
         who: Whom it belongs to after the events planned so far.
         told: For each integration, the latest news for this person.
+        unsaved: Changes of `who` that may not be in the store yet.
         users: How often it is held.
     """
 
     who: Who
     told: list[Reply | Pending | None]
+    unsaved: int = 0
     users: int = 0
 
 
@@ -163,7 +164,10 @@ class Batch:
         self._spawn = spawn
         self._now = time.time()
         self._held: list[tuple[str, str]] = []
+        self._changed: list[Device] = []
         self._waiting: list[_Waiting] = []
+        self._remembered: set[str] = set()
+        self._followed: set[tuple[asyncio.Task[Reply], tuple[str, str]]] = set()
 
     def plan(self, reading: Reading, records: Records) -> None:
         """
@@ -179,17 +183,21 @@ class Batch:
         visitors: list[Answer | None] = []
         next_link = 0 if reading.canonical_id is None else 1 + len(reading.org.running)
         waits = False
-        for index, (running, links) in enumerate(zip(reading.org.running, reading.links)):
+        # Without the store nobody knows whether another process has seen somebody else on the device meanwhile.
+        blind = not reading.persons and self._store.down
+        for index, links in enumerate(reading.links):
             visitor = None
             if reading.canonical_id is not None:
-                visitor = memory.read_answer(records[1 + index], running.integration.version)
-                if visitor is not None and visitor.stamp != who.stamp:
-                    visitor = None
+                visitor = self._visitor(reading, index, records[1 + index], who)
             told = None if device is None else device.told[index]
+            if blind and (device is None or not device.unsaved):
+                told = visitor = None
             link_records = records[next_link : next_link + len(links)]
             next_link += len(links)
-            reply = self._plan_one(reading, index, told, visitor, link_records)
-            if reading.device is not None and _is_news(reply, visitor):
+            reply = self._plan_one(reading, index, who, told, visitor, link_records)
+            if reading.device is not None and (
+                _is_news(reply, visitor) or (device is not None and reply is _WITHDRAWN)
+            ):
                 device = self._hold(reading.device, who, len(reading.org.running))
                 device.told[index] = reply
             replies.append(reply)
@@ -215,19 +223,29 @@ class Batch:
         """Attach what became of the lookups, and see to those that are late."""
         self._now = time.time()
         for waiting in self._waiting:
-            settled = [reply.settle() if isinstance(reply, Pending) else reply for reply in waiting.replies]
+            settled = [reply.settle(self._now) if isinstance(reply, Pending) else reply for reply in waiting.replies]
             self._finish(waiting.reading, settled, waiting.who, waiting.visitors)
             for index, reply in enumerate(waiting.replies):
                 if isinstance(reply, Pending) and not reply.task.done():
-                    self._spawn(self._remember_late(waiting.reading, index, reply.task, waiting.who.stamp))
+                    self._follow(waiting.reading, index, reply.task, waiting.who)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether other batches see in the devices what the store may not tell yet."""
+        return bool(self._held)
+
+    def saved(self) -> None:
+        """Note that the store knows to whom the devices belong. Nobody may be reading it meanwhile."""
+        for device in self._changed:
+            device.unsaved -= 1
+        self._changed.clear()
 
     def release(self) -> None:
-        """Let go of the devices: what this batch knows of them is written."""
+        """Let go of the devices: what this batch knows of them is written. Nobody may be reading it meanwhile."""
+        self.saved()
         for name in self._held:
-            device = self._devices[name]
-            device.users -= 1
-            if not device.users:
-                del self._devices[name]
+            self._let_go(name)
+        self._held.clear()
 
     def _see(self, reading: Reading, records: Records) -> Who:
         """Whom the device belongs to, after this event. A change is told at once."""
@@ -235,7 +253,12 @@ class Batch:
         if name is None:
             return memory.NOBODY
         device = self._devices.get(name)
-        before = memory.read_who(records[0]) if device is None else device.who
+        if device is None:
+            before = memory.read_who(records[0])
+        else:
+            if not device.unsaved:
+                _hear_of_others(device, memory.read_who(records[0]))
+            before = device.who
         if not reading.persons:
             return before
         who = memory.seen(before, reading.persons)
@@ -243,94 +266,144 @@ class Batch:
             return who
         device = self._hold(name, who, len(org.running))
         device.who = who
-        self._store.queue([memory.save(reading.keys[0], who, org.remember_seconds)])
-        if who.stamp != before.stamp:
-            device.told = [None] * len(org.running)
-            if org.has_browser_copy and browser.is_device_cookie(name[1]):
-                self._store.queue(browser.belongs(org.keys.browser(name[1]), who.stamp, org.remember_seconds))
+        device.unsaved += 1
+        self._changed.append(device)
+        if who.stamp == before.stamp:
+            self._store.queue([memory.save(reading.keys[0], who, org.remember_seconds)])
+            return who
+        device.told = [None] * len(org.running)
+        # The person before is taken out first, which even a full store does.
+        self._store.queue([("DEL", reading.keys[0]), memory.save(reading.keys[0], who, org.remember_seconds)])
+        if org.has_browser_copy and browser.is_device_cookie(name[1]):
+            self._store.queue(browser.belongs(org.keys.browser(name[1]), who.stamp, org.remember_seconds))
         return who
 
     def _hold(self, name: tuple[str, str], who: Who, integrations: int) -> Device:
         """The device, kept in sight of all batches until this one has written what it knows."""
+        self._held.append(name)
+        return self._take(name, who, integrations)
+
+    def _take(self, name: tuple[str, str], who: Who, integrations: int) -> Device:
         device = self._devices.get(name)
         if device is None:
             device = self._devices[name] = Device(who, [None] * integrations)
         device.users += 1
-        self._held.append(name)
         return device
+
+    def _let_go(self, name: tuple[str, str]) -> None:
+        device = self._devices[name]
+        device.users -= 1
+        if not device.users:
+            del self._devices[name]
 
     def _plan_one(
         self,
         reading: Reading,
         index: int,
+        who: Who,
         told: Reply | Pending | None,
         visitor: Answer | None,
         link_records: Records,
     ) -> Reply | Pending:
-        running = reading.org.running[index]
-        if running.integration.consent:
+        purposes = reading.org.running[index].integration.consent
+        if purposes:
             granted = consents(reading.event)
-            if not all(granted.get(purpose) for purpose in running.integration.consent):
-                self._forget_visitor(reading, index, visitor)
-                return Reply(Outcome.DENIED)
-        if told is None:
-            told = self._from_visitor(reading, index, visitor)
-        if told is not None and not reading.persons:
-            return told
-        return self._from_links(reading, running, reading.links[index], link_records, told)
+            if any(granted.get(purpose) is False for purpose in purposes):
+                if visitor is not None or (told is not None and told is not _WITHDRAWN):
+                    self._forget_visitor(reading, index)
+                return _WITHDRAWN
+            if not all(purpose in granted for purpose in purposes):
+                return _DENIED
+        if told is _WITHDRAWN:
+            told = None
+        if not reading.persons:
+            if told is None:
+                told = self._from_visitor(reading, index, who, visitor)
+            if told is not None and not (_is_stale(told) and link_records):
+                return told
+        return self._from_links(reading, index, who, link_records, told, visitor)
 
-    def _from_visitor(self, reading: Reading, index: int, visitor: Answer | None) -> Reply | Pending | None:
+    def _from_visitor(self, reading: Reading, index: int, who: Who, visitor: Answer | None) -> Reply | Pending | None:
         """What this person was last told on this device, renewed when it is due and no identifier is at hand."""
         verdict = memory.judge(visitor, self._now)
         if visitor is None or verdict is Verdict.MISS:
             return None
         running = reading.org.running[index]
-        due = verdict in {Verdict.REFRESH, Verdict.EXPIRED}
-        if due and not reading.persons and running.integration.partner.supports("fetch_attributes"):
+        if verdict in _DUE and not reading.persons and running.integration.partner.supports("fetch_attributes"):
             task = running.lookup.refetch(reading.keys[1 + index], visitor, self._deadline)
-            if verdict is Verdict.EXPIRED:
+            if verdict is not Verdict.REFRESH:
                 return Pending(task, stale=visitor)
-            self._spawn(self._remember_late(reading, index, task, visitor.stamp))
-        return reply_from_memory(visitor, self._now)
+            self._follow(reading, index, task, who)
+        return None if verdict is Verdict.LAPSED else reply_from_memory(visitor, verdict)
 
     def _from_links(
         self,
         reading: Reading,
-        running: RunningIntegration,
-        links: LinkKeys,
+        index: int,
+        who: Who,
         records: Records,
         told: Reply | Pending | None,
+        visitor: Answer | None,
     ) -> Reply | Pending:
         """The answer about the first link that the partner knows, else what the person was told before."""
-        refusal = Reply(Outcome.SKIPPED)
-        for position, record in enumerate(records):
-            answer = memory.read_answer(record, running.integration.version)
+        links = reading.links[index]
+        answers = [
+            self._about(reading, index, linking_key, record, who) for (linking_key, _), record in zip(links, records)
+        ]
+        if answers and memory.judge(answers[0], self._now) is Verdict.HIT:
+            assert answers[0] is not None
+            return reply_from_memory(answers[0], Verdict.HIT)
+        if told is None and reading.persons:
+            told = self._from_visitor(reading, index, who, visitor)
+        refusal = _SKIPPED
+        for position, answer in enumerate(answers):
             verdict = memory.judge(answer, self._now)
             if verdict is Verdict.ABSENT:
                 refusal = Reply(Outcome.ABSENT, answer)
+                if isinstance(told, Reply) and not _holds(told, refusal, {links[position][0].source}, self._now):
+                    told = None
                 continue
-            if verdict in {Verdict.MISS, Verdict.EXPIRED, Verdict.REFRESH}:
-                task = self._ask(reading, running, links[position:], records[position:])
+            if verdict in _DUE or verdict is Verdict.MISS:
+                task = self._ask(reading, index, who, links[position:], answers[position:])
                 if task is None:
                     break
                 if verdict is not Verdict.REFRESH:
-                    return Pending(task, stale=answer if verdict is Verdict.EXPIRED else None, fallback=told)
+                    asked = frozenset(linking_key.source for linking_key, _ in links[position:])
+                    fallback = told.without(task) if isinstance(told, Pending) else told
+                    return Pending(task, asked, answer if verdict is Verdict.EXPIRED else None, fallback)
+                self._follow(reading, index, task, who)
             assert answer is not None
-            return reply_from_memory(answer, self._now)
-        return told if isinstance(told, Pending) or (told is not None and _found(told)) else refusal
+            return reply_from_memory(answer, verdict)
+        holds = isinstance(told, Pending) or (told is not None and _holds(told, refusal, (), self._now))
+        return told if told is not None and holds else refusal
+
+    @staticmethod
+    def _visitor(reading: Reading, index: int, record: bytes | None, who: Who) -> Answer | None:
+        """What the device's visitor record says of this very person."""
+        answer = memory.read_answer(record, reading.org.running[index].integration.version)
+        return answer if answer is not None and answer.stamp == who.stamp else None
+
+    @staticmethod
+    def _about(reading: Reading, index: int, linking_key: LinkingKey, record: bytes | None, who: Who) -> Answer | None:
+        """What is remembered of a link. What a partner said of a device id was said of one person on that device."""
+        answer = memory.read_answer(record, reading.org.running[index].integration.version)
+        if answer is not None and linking_key.source in DEVICE_SOURCES and answer.stamp != who.stamp:
+            return None
+        return answer
 
     def _ask(
-        self, reading: Reading, running: RunningIntegration, links: LinkKeys, records: Records
+        self, reading: Reading, index: int, who: Who, links: LinkKeys, answers: Sequence[Answer | None]
     ) -> asyncio.Task[Reply] | None:
         """Start the lookup of these links; None when none of them can be sent."""
+        running, reader = reading.org.running[index], reading.org.reader
         if not running.integration.partner.supports("resolve_id"):
             return None
-        reader, version = reading.org.reader, running.integration.version
         questions = []
-        for (linking_key, key), record in zip(links, records):
+        for (linking_key, key), answer in zip(links, answers):
             link = reader.link(linking_key, reading.known)
             if link is not None:
-                questions.append(Question(key, link, memory.read_answer(record, version)))
+                stamp = who.stamp if linking_key.source in DEVICE_SOURCES else ""
+                questions.append(Question(key, link, answer, stamp))
         if not questions:
             return None
         visitor = reader.visitor(reading.event, tuple(question.link for question in questions))
@@ -344,49 +417,96 @@ class Batch:
                 continue
             if _found(reply):
                 if _is_news(reply, visitor):
-                    self._remember_visitor(reading, index, reply, who.stamp)
-            elif reply.outcome is Outcome.OPTED_OUT or (reply.outcome is Outcome.ABSENT and reply.answer is None):
-                self._forget_visitor(reading, index, visitor)
+                    self._remember_visitor(reading, index, reply, who)
+            elif reply.outcome in _REFUSALS and (visitor is not None or reading.keys[1 + index] in self._remembered):
+                self._forget_visitor(reading, index)
         reading.org.attacher.attach(reading.event, replies, self._now)
 
-    def _remember_visitor(self, reading: Reading, index: int, reply: Reply, stamp: str) -> None:
-        org = reading.org
-        integration = org.running[index].integration
-        assert reading.canonical_id is not None
+    def _remember_visitor(self, reading: Reading, index: int, reply: Reply, who: Who) -> None:
+        """Remember what the person is told, unless the device changed hands or consent was withdrawn meanwhile."""
+        org, name = reading.org, reading.device
+        assert name is not None
         assert reply.answer is not None
-        answer = structs.replace(reply.answer, stamp=stamp)
-        commands = [memory.save(reading.keys[1 + index], answer, integration.ttl.remember_visitor)]
-        if stamp:
+        device = self._devices.get(name)
+        if device is not None and (device.who.stamp != who.stamp or _is_refusal(device.told[index])):
+            return
+        integration, key = org.running[index].integration, reading.keys[1 + index]
+        answer = structs.replace(reply.answer, stamp=who.stamp)
+        commands = [memory.save(key, answer, integration.ttl.remember_visitor)]
+        if who.stamp:
             commands.append(("EXPIRE", reading.keys[0], org.remember_seconds))
-        trusted = org.trusts_events or not stamp
-        if integration.allowlist and trusted and browser.is_device_cookie(reading.canonical_id):
-            key = org.keys.browser(reading.canonical_id)
+        trusted = org.trusts_events or not who.stamp
+        if integration.allowlist and trusted and browser.is_device_cookie(name[1]):
+            copy, granted = org.keys.browser(name[1]), consents(reading.event)
             commands += browser.publish(
-                key, integration.provider, answer, integration.allowlist, consents(reading.event), org.remember_seconds
+                copy, integration.provider, answer, integration.allowlist, granted, org.remember_seconds
             )
+        self._remembered.add(key)
         self._store.queue(commands)
 
-    def _forget_visitor(self, reading: Reading, index: int, visitor: Answer | None) -> None:
-        if visitor is None or reading.canonical_id is None:
-            return
+    def _forget_visitor(self, reading: Reading, index: int) -> None:
+        assert reading.canonical_id is not None
         integration = reading.org.running[index].integration
         commands: list[Command] = [("DEL", reading.keys[1 + index])]
         if integration.allowlist:
             commands += browser.withdraw(reading.org.keys.browser(reading.canonical_id), integration.provider)
         self._store.queue(commands)
 
-    async def _remember_late(self, reading: Reading, index: int, task: asyncio.Task[Reply], stamp: str) -> None:
-        """Remember what comes after the event has left, if the device still belongs to the same person."""
-        reply = await asyncio.shield(task)
-        if reading.canonical_id is None or not _found(reply) or reply.outcome is Outcome.STALE:
+    def _follow(self, reading: Reading, index: int, task: asyncio.Task[Reply], who: Who) -> None:
+        """See to a lookup after its events have left. The device stays in sight until then."""
+        name = reading.device
+        if name is None or (task, name) in self._followed:
             return
-        (record,) = await self._store.read(reading.keys[:1])
-        if memory.read_who(record).stamp == stamp:
-            self._remember_visitor(reading, index, reply, stamp)
+        self._followed.add((task, name))
+        self._take(name, who, len(reading.org.running))
+        self._spawn(self._remember_late(reading, index, task, who, name))
+
+    async def _remember_late(
+        self, reading: Reading, index: int, task: asyncio.Task[Reply], who: Who, name: tuple[str, str]
+    ) -> None:
+        """Remember what comes after the event has left, if the device still belongs to the same person."""
+        try:
+            reply = await asyncio.shield(task)
+            before, record = await self._store.read([reading.keys[0], reading.keys[1 + index]])
+            if not memory.read_who(before).stamp == self._devices[name].who.stamp == who.stamp:
+                return
+            visitor = self._visitor(reading, index, record, who)
+            if _found(reply):
+                if _is_news(reply, visitor):
+                    self._remember_visitor(reading, index, reply, who)
+            elif reply.outcome is Outcome.OPTED_OUT or (reply.outcome is Outcome.ABSENT and reply.answer is None):
+                self._forget_visitor(reading, index)
+            await self._store.flush()
+        finally:
+            self._let_go(name)
+
+
+_SKIPPED = Reply(Outcome.SKIPPED)
+_DENIED = Reply(Outcome.DENIED)
+"""Nothing is said of consent."""
+_WITHDRAWN = Reply(Outcome.DENIED)
+"""Consent is refused: what is remembered of the visitor goes."""
+_DUE = frozenset({Verdict.REFRESH, Verdict.EXPIRED, Verdict.LAPSED})
+_REFUSALS = frozenset({Outcome.OPTED_OUT, Outcome.ABSENT})
+
+
+def _hear_of_others(device: Device, stored: Who) -> None:
+    """The store tells to whom a device belongs; another process may have seen somebody else there."""
+    if stored.stamp != device.who.stamp:
+        device.told = [None] * len(device.told)
+    device.who = stored
 
 
 def _found(reply: Reply) -> bool:
     return reply.answer is not None and reply.answer.state == "found"
+
+
+def _is_stale(told: Reply | Pending) -> bool:
+    return isinstance(told, Reply) and told.outcome is Outcome.STALE
+
+
+def _is_refusal(told: Reply | Pending | None) -> bool:
+    return isinstance(told, Reply) and told.outcome in {Outcome.DENIED, Outcome.OPTED_OUT}
 
 
 def _is_news(reply: Reply | Pending, visitor: Answer | None) -> bool:
@@ -394,4 +514,16 @@ def _is_news(reply: Reply | Pending, visitor: Answer | None) -> bool:
     if isinstance(reply, Pending) or reply.outcome is Outcome.OPTED_OUT:
         return True
     answer = reply.answer
-    return answer is not None and answer.state == "found" and (visitor is None or visitor.at < answer.at)
+    if answer is visitor or answer is None or answer.state != "found":
+        return False
+    return visitor is None or visitor.at < answer.at or visitor.damped_until < answer.damped_until
+
+
+def _holds(told: Reply, reply: Reply, asked: Collection[str], now: float) -> bool:
+    """Whether what a person was told before still holds beside a reply about these sources that found nothing."""
+    answer = told.answer
+    if answer is None or answer.state != "found" or now >= answer.usable_until:
+        return False
+    if reply.outcome is not Outcome.ABSENT or answer.source not in asked:
+        return True
+    return reply.answer is not None and reply.answer.at < answer.at

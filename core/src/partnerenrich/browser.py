@@ -44,8 +44,12 @@ class Extract(msgspec.Struct, array_like=True):
 
 
 def belongs(key: str, stamp: str, seconds: int) -> list[Command]:
-    """Tell whom the device belongs to: extracts of anyone else are no longer served."""
-    return [("HSET", key, "who", stamp), ("EXPIRE", key, seconds)]
+    """
+    Tell whom the device belongs to: extracts of anyone else are no longer served.
+
+    The person before is taken out first, which even a full store does.
+    """
+    return [("HDEL", key, "who"), ("HSET", key, "who", stamp), ("EXPIRE", key, seconds)]
 
 
 def publish(
@@ -56,12 +60,17 @@ def publish(
     consent: Mapping[str, bool],
     seconds: int,
 ) -> list[Command]:
-    """Put the allowlisted attributes of an answer, and the decisions seen with it, into the copy."""
+    """
+    Put the allowlisted attributes of an answer, and the decisions seen with it, into the copy.
+
+    A copy that belongs to another person by now stays theirs, and does not serve these.
+    """
     attributes = _read(answer.attributes) if bytes(answer.attributes) != b"null" else {}
     allowed = {name: value for name, value in attributes.items() if name in allowlist}
     extract = Extract(answer.stamp, answer.usable_until, msgspec.Raw(encode(allowed)))
     return [
-        ("HSET", key, "who", answer.stamp, "consent", encode(consent), f"p:{provider}", encode(extract)),
+        ("HSETNX", key, "who", answer.stamp),
+        ("HSET", key, "consent", encode(consent), f"p:{provider}", encode(extract)),
         ("EXPIRE", key, seconds),
     ]
 

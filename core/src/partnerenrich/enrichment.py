@@ -71,7 +71,10 @@ class Enricher:
         self.integrations, self.plugins = configurations.bind(configuration)
         self.statistics = Statistics()
         self._budget = (BUDGET_MS if configuration.budget_ms is None else configuration.budget_ms) / 1000
-        self._store = Store(store_url, command_seconds=min(self._budget / 4, LONGEST_COMMAND))
+        try:
+            self._store = Store(store_url, command_seconds=min(self._budget / 4, LONGEST_COMMAND))
+        except ValueError:
+            raise ConfigError([Problem("store", "is no URL of a Redis, such as redis://127.0.0.1:6379")]) from None
         self._org_from = tuple(configuration.org_from.split(".")) if configuration.org_from else ()
         self._orgs = {
             slug: self._org(slug, integrations, configuration, key) for slug, integrations in self.integrations.items()
@@ -106,6 +109,8 @@ class Enricher:
             if configuration.key is None:
                 raise ConfigError([Problem("key", "is required; partnerenrich secrets generate-key makes one")])
             key = configurations.decode_key(configuration.key)
+        elif len(key) != 32:
+            raise ConfigError([Problem("key", "must be 32 bytes")])
         enricher = cls(configuration, url, key)
         try:
             yield enricher
@@ -150,12 +155,15 @@ class Enricher:
                     batch.plan(reading, records[reading.first : reading.first + len(reading.keys)])
             if tasks := batch.tasks:
                 await self._store.flush()  # whom a device belongs to now is known before any partner is asked
+                async with self._planning:
+                    batch.saved()
                 await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
             batch.settle()
-            await self._store.flush()
         finally:
-            async with self._planning:  # nobody reads the store meanwhile and misses what was written
-                batch.release()
+            await self._store.flush()
+            if batch.has_news:
+                async with self._planning:  # nobody reads the store meanwhile and misses what was written
+                    batch.release()
         self.statistics.events += len(events)
 
     async def enrich(self, events: Sequence[AnyEvent], *, org: str | None = None) -> list[AnyEvent]:
@@ -176,7 +184,7 @@ class Enricher:
         for index, event in enumerate(events):
             try:
                 parsed.append(self.parse(_as_json(event), org=org))
-            except (EventError, TypeError) as error:
+            except (EventError, TypeError, ValueError, RecursionError) as error:
                 reason = str(error) if isinstance(error, EventError) else "holds a value that JSON does not have"
                 raise EventError(f"events[{index}] {reason}") from None
         await self.process(parsed)

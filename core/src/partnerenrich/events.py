@@ -92,13 +92,18 @@ def object_of(raw: msgspec.Raw) -> Fields | None:
     """The members of a raw JSON object; None when it is something else."""
     try:
         return _read_fields(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 
 def value_of(raw: msgspec.Raw | None) -> Any:
-    """A raw JSON value as a Python value; None when there is none."""
-    return None if raw is None else _read_value(raw)
+    """A raw JSON value as a Python value; None when there is none, or none that Python can hold, such as 1E400."""
+    if raw is None:
+        return None
+    try:
+        return _read_value(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def at_path(fields: Fields, path: tuple[str, ...]) -> Any:

@@ -25,9 +25,12 @@ DEVICE_SOURCES = frozenset({"canonical_id", "anonymous_id"})
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 
+_NULL = msgspec.Raw(b"null")
+
+
 class _Contact(msgspec.Struct):
-    email: Any = None
-    phone: Any = None
+    email: msgspec.Raw = _NULL
+    phone: msgspec.Raw = _NULL
 
 
 _read_contact = msgspec.json.Decoder(_Contact).decode
@@ -86,12 +89,10 @@ class Reader:
     def known_ids(self, event: Event) -> KnownIDs:
         """All identifiers of an event, normalised. Of the places where one is found, the first valid wins."""
         fields, context = event.fields, event.context or {}
-        anonymous_id = _first_id(fields, "anonymousId", "anonymous_id")
-        user_id = _first_id(fields, "userId", "user_id")
+        anonymous_id = _id(fields, "anonymousId", "anonymous_id")
+        user_id = _id(fields, "userId", "user_id")
         canonical_id = (
-            _first_id(context, "canonical_id", "canonicalId")
-            or _first_id(fields, "canonical_id", "canonicalId")
-            or anonymous_id
+            _id(context, "canonical_id", "canonicalId") or _id(fields, "canonical_id", "canonicalId") or anonymous_id
         )
         email = phone = None
         for raw in (fields.get("properties"), fields.get("traits"), context.get("traits")):
@@ -99,12 +100,12 @@ class Reader:
                 continue
             try:
                 contact = _read_contact(raw)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 continue
-            if email is None and contact.email is not None:
-                email = recipes.normalise_email(contact.email)
-            if phone is None and contact.phone is not None:
-                phone = recipes.normalise_phone(contact.phone, self.default_region)
+            if email is None and contact.email is not _NULL:
+                email = recipes.normalise_email(value_of(contact.email))
+            if phone is None and contact.phone is not _NULL:
+                phone = recipes.normalise_phone(value_of(contact.phone), self.default_region)
         others = {}
         for source, path in self.paths.items():
             value = recipes.normalise_id(at_path(fields, path))
@@ -165,7 +166,7 @@ def identifier(known: KnownIDs, source: str) -> str | None:
 
 def event_id(event: Event) -> str | None:
     """The id of the event itself."""
-    return _first_id(event.fields, "messageId", "message_id")
+    return _id(event.fields, "messageId", "message_id")
 
 
 def consents(event: Event) -> dict[str, bool]:
@@ -183,14 +184,11 @@ def consents(event: Event) -> dict[str, bool]:
     return {purpose: decision for purpose, decision in consent.items() if isinstance(decision, bool)}
 
 
-def _first_id(fields: Fields, *names: str) -> str | None:
-    for name in names:
-        raw = fields.get(name)
-        if raw is not None:
-            value = recipes.normalise_id(value_of(raw))
-            if value is not None:
-                return value
-    return None
+def _id(fields: Fields, name: str, other_name: str) -> str | None:
+    value = recipes.normalise_id(value_of(fields[name])) if name in fields else None
+    if value is None and other_name in fields:
+        value = recipes.normalise_id(value_of(fields[other_name]))
+    return value
 
 
 def _text(raw: msgspec.Raw | None) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +19,7 @@ from partnerenrich.memory import Answer, Verdict
 from partnerenrich.models import Link, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
     from typing import Any
 
     import httpx
@@ -42,15 +44,22 @@ class Question:
         key: Of the link record.
         link: What the partner is asked.
         known: What is remembered of it.
+        stamp: For a device id, of the person that the device belongs to: what the
+            partner says of it is said of this person only.
     """
 
     key: str
     link: Link
     known: Answer | None = attrs.field(repr=False)
+    stamp: str = ""
+
+    @property
+    def flight(self) -> str:
+        """Names the work: the same for all who ask the same."""
+        return f"{self.key}:{self.stamp}" if self.stamp else self.key
 
 
-@attrs.frozen
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """
     What came of a lookup.
 
@@ -62,7 +71,7 @@ class Reply:
     """
 
     outcome: Outcome
-    answer: Answer | None = attrs.field(default=None, repr=False)
+    answer: Answer | None = None
     latency: float | None = None
     step: str = ""
 
@@ -82,6 +91,7 @@ class Lookup:
         self.governor = Governor(integration, budget=daily_budget)
         self._store = store
         self._flights: dict[str, asyncio.Task[Reply]] = {}
+        self._direct = 0
         attempts = integration.limits.attempts
         self._lease_ms = int((integration.limits.timeout * attempts + 1) * 1000)
 
@@ -128,9 +138,10 @@ class Lookup:
             A task that goes on when nobody waits any longer. It never raises.
         """
         if len(questions) == 1:
-            return self._fly(questions[0].key, partial(self._resolve_one, questions[0], visitor, wait_until, event_id))
+            question = questions[0]
+            return self._fly(question.flight, partial(self._resolve_one, question, visitor, wait_until, event_id))
         return self._fly(
-            "\0".join(question.key for question in questions),
+            "\0".join(question.flight for question in questions),
             partial(self._resolve_in_order, questions, visitor, wait_until, event_id),
         )
 
@@ -140,10 +151,10 @@ class Lookup:
 
         Args:
             key: Of the visitor record. The caller remembers the answer.
-            answer: What is remembered.
+            answer: What is remembered of the person that the device belongs to.
             wait_until: As in `resolve`.
         """
-        return self._fly(key, partial(self._refetch, key, answer, wait_until))
+        return self._fly(f"{key}:{answer.stamp}", partial(self._refetch, key, answer, wait_until))
 
     def _fly(self, key: str, work: Callable[[], Coroutine[Any, Any, Reply]]) -> asyncio.Task[Reply]:
         """Start this work, or join it when it is under way."""
@@ -164,7 +175,7 @@ class Lookup:
                 reply = Reply(Outcome.ABSENT, question.known)
                 continue
             one = partial(self._resolve_one, question, visitor, wait_until, event_id)
-            reply = await asyncio.shield(self._fly(question.key, one))
+            reply = await asyncio.shield(self._fly(question.flight, one))
             if reply.outcome is not Outcome.ABSENT:
                 return reply
         return reply
@@ -172,30 +183,31 @@ class Lookup:
     async def _resolve_one(
         self, question: Question, visitor: Visitor, wait_until: float, event_id: str | None
     ) -> Reply:
-        if not await self._store.lease(memory.lease_key(question.key), self._lease_ms):
-            theirs = await self._await_other(question.key, question.known)
-            if theirs is not None:
-                return theirs
-        started = time.perf_counter()
         known = question.known
+        lease = memory.lease_key(question.flight)
+        theirs = await self._claim(lease, question.key, known, question.stamp)
+        if theirs is not None:
+            return theirs
+        started = time.perf_counter()
         try:
-            answer = await self._ask(question, visitor, wait_until, event_id)
+            reply = await self._ask(question, visitor, wait_until, event_id)
         except NotCalled:
-            return self._fallback(known, Outcome.LIMITED, "")
+            return self._stale_or(Reply(Outcome.LIMITED), known)
         except NotSupported:
             return Reply(Outcome.SKIPPED)
         except PartnerError as error:
             return self._failed(question, error)
-        self._remember(question.key, answer)
-        latency = time.perf_counter() - started
-        if answer.state == "found":
-            return Reply(Outcome.ERROR if answer.step else Outcome.FRESH, answer, latency, answer.step)
-        outcome = Outcome.OPTED_OUT if answer.state == "opted_out" else Outcome.ABSENT
-        return Reply(outcome, answer, latency)
+        else:
+            assert reply.answer is not None
+            reply.answer.stamp = question.stamp
+            self._remember(question.key, reply.answer)
+            return msgspec.structs.replace(reply, latency=time.perf_counter() - started)
+        finally:
+            self._release(lease, started)
 
-    async def _ask(self, question: Question, visitor: Visitor, wait_until: float, event_id: str | None) -> Answer:
+    async def _ask(self, question: Question, visitor: Visitor, wait_until: float, event_id: str | None) -> Reply:
         integration, known = self.integration, question.known
-        if known is not None and known.state == "found" and time.time() < known.resolved_until and self._can_fetch:
+        if known is not None and self._id_is_good(known):
             try:
                 return await self._with_attributes(known, known, wait_until, event_id)
             except UnknownPartnerId:
@@ -207,46 +219,72 @@ class Lookup:
             event_id,
         )
         now = time.time()
+        source = question.link.source
         if resolution.partner_id is None:
             state = resolution.reason if resolution.reason != "found" else "absent"
-            return memory.nothing(integration.version, question.link.source, state, integration.ttl, now)
-        attributes = memory.NULL if resolution.attributes is None else self._kept(resolution.attributes)
-        answer = memory.found(integration.version, question.link.source, resolution, attributes, integration.ttl, now)
-        if resolution.attributes is not None or not self._can_fetch:
-            return answer
-        return await self._with_attributes(answer, known, wait_until, event_id)
+            answer = memory.nothing(integration.version, source, state, integration.ttl, now)
+            return Reply(Outcome.OPTED_OUT if state == "opted_out" else Outcome.ABSENT, answer)
+        answer = _understood(integration, source, resolution, memory.NULL, now)
+        try:
+            if resolution.attributes is not None:
+                answer = _understood(integration, source, resolution, self._kept(resolution.attributes), now)
+            elif self._can_fetch:
+                return await self._with_attributes(answer, known, wait_until, event_id)
+        except (BadResponse, UnknownPartnerId):
+            return self._without_attributes(answer, known, Outcome.ERROR)
+        return Reply(Outcome.FRESH, answer)
+
+    def _id_is_good(self, known: Answer) -> bool:
+        """Whether a remembered id serves without a new resolution, until its attributes are due again."""
+        due = (1 - memory.REFRESH_SHARE) * self.integration.ttl.resolved
+        return known.state == "found" and time.time() < known.resolved_until - due and self._can_fetch
 
     async def _with_attributes(
         self, answer: Answer, known: Answer | None, wait_until: float, event_id: str | None
-    ) -> Answer:
+    ) -> Reply:
         """The answer with attributes fetched now; with those remembered, or none, when that fails."""
-        ttl = self.integration.ttl
         try:
             fetched = await self._fetch(answer, wait_until, event_id)
         except UnknownPartnerId:
             raise
+        except NotSupported:
+            return Reply(Outcome.FRESH, answer)
+        except NotCalled:
+            if answer is known:
+                raise  # nothing new is known
+            return self._without_attributes(answer, known, Outcome.LIMITED)
         except PartnerError:
-            now = time.time()
-            if known is not None and known.partner_id == answer.partner_id and known.attributes != memory.NULL:
-                return memory.damped(known, "attributes", ttl, now)
-            return memory.without_attributes(answer, ttl, now)
-        return memory.refreshed(answer, fetched, ttl, time.time())
+            return self._without_attributes(answer, known, Outcome.ERROR)
+        ttl = self.integration.ttl
+        return Reply(Outcome.FRESH, memory.refreshed(answer, fetched, ttl, time.time(), answer.resolved_until))
+
+    def _without_attributes(self, answer: Answer, known: Answer | None, outcome: Outcome) -> Reply:
+        ttl, now = self.integration.ttl, time.time()
+        if known is not None and known.partner_id == answer.partner_id and known.attributes != memory.NULL:
+            reply = self._stale_or(Reply(outcome), memory.damped(known, "attributes", ttl, now))
+            if reply.answer is not None:
+                return msgspec.structs.replace(reply, step="attributes")
+        return Reply(outcome, memory.without_attributes(answer, ttl, now), step="attributes")
 
     async def _refetch(self, key: str, answer: Answer, wait_until: float) -> Reply:
-        if not await self._store.lease(memory.lease_key(key), self._lease_ms):
-            theirs = await self._await_other(key, answer)
-            if theirs is not None:
-                return theirs
+        lease = memory.lease_key(f"{key}:{answer.stamp}")
+        theirs = await self._claim(lease, key, answer, answer.stamp)
+        if theirs is not None:
+            return theirs
         started = time.perf_counter()
         ttl = self.integration.ttl
         try:
             attributes = await self._fetch(answer, wait_until, None)
         except UnknownPartnerId:
+            self._release(lease, started)
             return Reply(Outcome.ABSENT)
         except NotCalled:
-            return self._fallback(answer, Outcome.LIMITED, "")
+            self._release(lease, started)
+            return self._stale_or(Reply(Outcome.LIMITED), answer)
         except PartnerError:
-            return self._fallback(memory.damped(answer, "attributes", ttl, time.time()), Outcome.ERROR, "attributes")
+            self._release(lease, started)
+            spared = memory.damped(answer, "attributes", ttl, time.time())
+            return self._stale_or(Reply(Outcome.ERROR, spared, step="attributes"), spared)
         renewed = memory.refreshed(answer, attributes, ttl, time.time())
         return Reply(Outcome.FRESH, renewed, time.perf_counter() - started)
 
@@ -264,11 +302,17 @@ class Lookup:
     async def _call(
         self, hook: str, attempt: Callable[..., Awaitable[Any]], wait_until: float, event_id: str | None
     ) -> Any:
-        if self._store.down and len(self._flights) > max(1, self.integration.limits.concurrency // 4):
+        if self._store.down and self._direct >= max(1, self.integration.limits.concurrency // 4):
             raise NotCalled("the store is down: direct calls are limited")
-        return await self.governor.call(attempt, wait_until=wait_until, event_id=event_id, hook=hook)
+        self._direct += 1
+        try:
+            return await self.governor.call(attempt, wait_until=wait_until, event_id=event_id, hook=hook)
+        finally:
+            self._direct -= 1
 
     def _kept(self, attributes: Mapping[str, Any]) -> msgspec.Raw:
+        if not isinstance(attributes, Mapping):
+            raise BadResponse("the attributes are no mapping")
         wanted = self.integration.attributes
         if wanted is not None:
             attributes = {name: value for name, value in attributes.items() if name in wanted}
@@ -293,29 +337,36 @@ class Lookup:
             self._remember(question.key, known)
             return Reply(Outcome.STALE, known, step="resolve")
         failed = memory.nothing(self.integration.version, question.link.source, "failed", ttl, now, "resolve")
+        failed.stamp = question.stamp
         if error.remembered:
             self._remember(question.key, failed)
         return Reply(Outcome.ERROR, failed, step="resolve")
 
-    def _fallback(self, known: Answer | None, outcome: Outcome, step: str) -> Reply:
+    def _stale_or(self, reply: Reply, known: Answer | None) -> Reply:
+        """What is remembered, where it may serve as stale; else the reply."""
         if memory.judge(known, time.time()) in _SERVES_AS_STALE:
-            return Reply(Outcome.STALE, known, step=step)
-        return Reply(outcome, step=step)
+            return msgspec.structs.replace(reply, outcome=Outcome.STALE, answer=known)
+        return reply
 
-    async def _await_other(self, key: str, known: Answer | None) -> Reply | None:
-        """What the process that has the lease finds out; None when it seems dead, and the lease is ours to take."""
-        give_up = time.monotonic() + self._lease_ms / 1000
+    async def _claim(self, lease: str, key: str, known: Answer | None, stamp: str) -> Reply | None:
+        """None when the work is ours to do; else what another process has found out. A dead one is succeeded."""
         pause = POLL_SECONDS
-        while time.monotonic() < give_up:
-            (record,) = await self._store.read([key])
+        while True:
+            granted, record = await self._store.lease(lease, self._lease_ms, key)
             answer = memory.read_answer(record, self.integration.version)
-            if answer is not None and (
-                known is None or answer.at > known.at or answer.damped_until > known.damped_until
-            ):
-                return reply_from_memory(answer, time.time())
+            if answer is not None and answer.stamp == stamp and _is_newer(answer, known):
+                if granted:
+                    self._store.release(lease)
+                return reply_from_memory(answer, memory.judge(answer, time.time()))
+            if granted:
+                return None
             await asyncio.sleep(pause)
             pause = min(2 * pause, 10 * POLL_SECONDS)
-        return None
+
+    def _release(self, lease: str, started: float) -> None:
+        """Let another process ask, unless the lease has ended and may be another's."""
+        if time.perf_counter() - started < self._lease_ms / 1000:
+            self._store.release(lease)
 
     def _remember(self, key: str, answer: Answer) -> None:
         until = answer.usable_until if answer.state == "found" else answer.fresh_until
@@ -326,13 +377,31 @@ class Lookup:
         return self.integration.partner.supports("fetch_attributes")
 
 
+def _understood(
+    integration: Integration, source: str, resolution: Resolution, attributes: msgspec.Raw, now: float
+) -> Answer:
+    """The record of what the partner found."""
+    answer = None
+    if isinstance(resolution.partner_id, str):
+        with suppress(TypeError, ValueError):
+            answer = memory.found(integration.version, source, resolution, attributes, integration.ttl, now)
+    if answer is None:
+        raise BadResponse("the resolution holds a value of a wrong type")
+    if answer.expires_at is not None and answer.expires_at <= now:
+        raise BadResponse("the answer had expired when it came")
+    return answer
+
+
+def _is_newer(answer: Answer, known: Answer | None) -> bool:
+    return known is None or answer.at > known.at or answer.damped_until > known.damped_until
+
+
 _SERVES_AS_STALE = frozenset({Verdict.HIT, Verdict.REFRESH, Verdict.EXPIRED, Verdict.DAMPED})
 
 
-def reply_from_memory(answer: Answer, now: float) -> Reply:
-    """What a remembered answer says to an event."""
-    verdict = memory.judge(answer, now)
-    if verdict in {Verdict.HIT, Verdict.REFRESH}:
+def reply_from_memory(answer: Answer, verdict: Verdict) -> Reply:
+    """What a remembered answer of this verdict says to an event."""
+    if verdict is Verdict.HIT or verdict is Verdict.REFRESH:
         return Reply(
             Outcome.ERROR if answer.step == "attributes" and answer.attributes == memory.NULL else Outcome.HIT,
             answer,
@@ -347,5 +416,6 @@ _FROM_MEMORY = {
     Verdict.ABSENT: Outcome.ABSENT,
     Verdict.OPTED_OUT: Outcome.OPTED_OUT,
     Verdict.FAILED: Outcome.ERROR,
+    Verdict.LAPSED: Outcome.SKIPPED,
     Verdict.MISS: Outcome.SKIPPED,
 }

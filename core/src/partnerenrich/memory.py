@@ -10,9 +10,9 @@ a write that comes late is harmless, without a lock.
 
 from __future__ import annotations
 
-import hashlib
 import random
-from enum import Enum
+import secrets
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -35,7 +35,7 @@ REFRESH_SHARE: Final = 0.8
 NULL = msgspec.Raw(b"null")
 
 
-class Verdict(Enum):
+class Verdict(StrEnum):
     """What a record is worth now."""
 
     MISS = "miss"
@@ -43,6 +43,7 @@ class Verdict(Enum):
     REFRESH = "hit, and due for a refresh"
     EXPIRED = "past its time, may serve as stale"
     DAMPED = "past its time, and the partner failed a moment ago"
+    LAPSED = "too old to serve, but the id is still known"
     ABSENT = "absent"
     OPTED_OUT = "opted out"
     FAILED = "the partner failed a moment ago"
@@ -50,7 +51,7 @@ class Verdict(Enum):
 
 class Answer(msgspec.Struct, array_like=True):
     """
-    What a partner answered, as it is remembered. All times are Unix seconds.
+    What a partner answered, as it is remembered. All times are Unix seconds. No value is in its repr.
 
     Attributes:
         version: Of the integration's settings; a record of another version is a miss.
@@ -64,7 +65,7 @@ class Answer(msgspec.Struct, array_like=True):
         expires_at: The partner's own end of the answer.
         damped_until: Until when the partner is spared after a failure.
         step: Where the partner failed: ``resolve`` or ``attributes``; else empty.
-        stamp: In a visitor record, the stamp of the person.
+        stamp: Of the person, in a visitor record and in the link record of a device id.
         partner_id: JSON text.
         attributes: JSON object; null when they were not fetched.
         previous_id: JSON text or null.
@@ -86,13 +87,16 @@ class Answer(msgspec.Struct, array_like=True):
     attributes: msgspec.Raw = NULL
     previous_id: msgspec.Raw = NULL
 
+    def __repr__(self) -> str:
+        return f"Answer(state={self.state!r}, source={self.source!r}, at={self.at!r}, step={self.step!r})"
+
 
 class Who(msgspec.Struct, array_like=True):
     """
     Whom a device belongs to at the moment.
 
     Attributes:
-        stamp: Names this person on this device.
+        stamp: Names this person on this device, until somebody else is seen there.
         persons: Source to fingerprint, of all person ids seen.
     """
 
@@ -151,8 +155,7 @@ def seen(who: Who, persons: dict[str, str]) -> Who:
             break
     if agrees:
         return Who(who.stamp, known | persons) if grows else who
-    name = hashlib.blake2b("".join(sorted(persons.values())).encode(), digest_size=8)
-    return Who(name.hexdigest(), dict(persons))
+    return Who(secrets.token_hex(8), dict(persons))  # never used before: ids seen then are not known any more
 
 
 def judge(answer: Answer | None, now: float) -> Verdict:
@@ -164,7 +167,9 @@ def judge(answer: Answer | None, now: float) -> Verdict:
             return Verdict.HIT if now < answer.refresh_at or now < answer.damped_until else Verdict.REFRESH
         if now < answer.usable_until:
             return Verdict.DAMPED if now < answer.damped_until else Verdict.EXPIRED
-        return Verdict.MISS
+        if answer.expires_at is not None and now >= answer.expires_at:
+            return Verdict.MISS
+        return Verdict.FAILED if now < answer.damped_until else Verdict.LAPSED
     return _REMEMBERED[answer.state] if now < answer.fresh_until else Verdict.MISS
 
 
@@ -190,7 +195,7 @@ def found(version: str, source: str, resolution: Resolution, attributes: msgspec
             version,
             "found",
             source,
-            resolved_until=min(resolved_until, expires_at or resolved_until),
+            resolved_until=resolved_until if expires_at is None else min(resolved_until, expires_at),
             expires_at=expires_at,
             partner_id=msgspec.Raw(encode(resolution.partner_id)),
             attributes=attributes,
@@ -202,10 +207,10 @@ def found(version: str, source: str, resolution: Resolution, attributes: msgspec
     )
 
 
-def refreshed(answer: Answer, attributes: msgspec.Raw, ttl: TTL, now: float) -> Answer:
-    """A record of the same id, with attributes that were fetched anew."""
+def refreshed(answer: Answer, attributes: msgspec.Raw, ttl: TTL, now: float, latest: float = float("inf")) -> Answer:
+    """A record of the same id, with attributes that were fetched anew; a hit until `latest` at most."""
     renewed = msgspec.structs.replace(answer, attributes=attributes, damped_until=0.0, step="")
-    return _timed(renewed, now, now + _shortened(ttl.attributes), ttl)
+    return _timed(renewed, now, min(now + _shortened(ttl.attributes), latest), ttl)
 
 
 def without_attributes(answer: Answer, ttl: TTL, now: float) -> Answer:
@@ -251,18 +256,18 @@ class Keys:
     """
 
     def __init__(self, org: str, providers: Sequence[str]) -> None:
+        self._device = [f":{name}:{org}:" for name in ("~who", *providers)]
+        self._link = {provider: f":{provider}:{org}:~" for provider in providers}
         self._org = org
-        self._names = ("~who", *providers)
 
     def device(self, canonical_id: str) -> list[str]:
         """The who record of a device, then its visitor record for each partner."""
-        place = f"{self._org}:{canonical_id}"
-        tag = bucket(place)
-        return [f"{tag}:{name}:{place}" for name in self._names]
+        tag = bucket(canonical_id)
+        return [tag + name + canonical_id for name in self._device]
 
     def link(self, provider: str, fingerprint: str) -> str:
         """The partner's answer about one identifier."""
-        return f"{bucket(fingerprint)}:{provider}:{self._org}:~{fingerprint}"
+        return bucket(fingerprint) + self._link[provider] + fingerprint
 
     def browser(self, canonical_id: str) -> str:
         """What the browser of a device may read."""

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, BinaryIO, Final, Literal
 
 import attrs
+import msgspec
 
 from partnerenrich.settings import between
 
@@ -25,10 +26,9 @@ YEAR: Final = 366 * 86_400
 # Who
 
 
-@attrs.frozen
-class KnownIDs:
+class KnownIDs(msgspec.Struct, frozen=True):
     """
-    All identifiers that one event carries, normalised.
+    All identifiers that one event carries, normalised. A struct, since one is made for every event.
 
     Attributes:
         canonical_id: The ``_dfdid`` device cookie, stable for 400 days.
@@ -39,12 +39,15 @@ class KnownIDs:
         others: Identifiers found by a path such as ``$traits.loyalty_id``, path to value.
     """
 
-    canonical_id: str | None = _hidden(None)
-    anonymous_id: str | None = _hidden(None)
-    user_id: str | None = _hidden(None)
-    email: str | None = _hidden(None)
-    phone: str | None = _hidden(None)
-    others: Mapping[str, str] = _hidden(attrs.Factory(dict))
+    canonical_id: str | None = None
+    anonymous_id: str | None = None
+    user_id: str | None = None
+    email: str | None = None
+    phone: str | None = None
+    others: Mapping[str, str] = {}
+
+    def __repr__(self) -> str:
+        return "KnownIDs(***)"
 
 
 @attrs.frozen

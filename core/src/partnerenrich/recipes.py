@@ -44,6 +44,7 @@ _INVISIBLE = dict.fromkeys(
     [0x00AD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), *range(0x2066, 0x206A), 0xFEFF]
 )
 _NO_VALUES = frozenset({"", "null", "none", "undefined", "nan", "n/a", "[object object]"})
+_LONGEST_NO_VALUE = max(map(len, _NO_VALUES))
 _SEPARATORS = str.maketrans("", "", " -.()")
 _LONGEST_QUICK_PHONE = 32
 _E164_DIGITS = 15
@@ -109,7 +110,7 @@ def normalise_id(value: object) -> str | None:
         None for an empty text or a word that means "no value", such as ``null`` or ``undefined``.
     """
     text = _text(value)
-    if text is None or text.lower() in _NO_VALUES:
+    if text is None or (len(text) <= _LONGEST_NO_VALUE and text.lower() in _NO_VALUES):
         return None
     return text
 

@@ -1,0 +1,157 @@
+"""An `Enricher` over a Redis inside the process, and a partner that answers as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from contextlib import asynccontextmanager
+
+import attrs
+import fakeredis
+import msgspec
+import pytest
+
+from partnerenrich import LinkingKey, Partner, Resolution, hookimpl, plugins, store
+from partnerenrich.configuration import load_mapping
+from partnerenrich.enrichment import Enricher
+from partnerenrich.memory import Answer, encode
+from partnerenrich.plugins import PluginSource
+
+KEY = base64.b64encode(b"k" * 32).decode()
+
+
+@attrs.frozen
+class Settings:
+    pass
+
+
+class Resolver:
+    """
+    A partner that answers with attributes that name whom it was asked about.
+
+    `answers` says otherwise for single values: a Resolution, or an exception.
+    """
+
+    def __init__(self, *linking_keys: LinkingKey, latency: float = 0.0):
+        self.linking_keys = linking_keys or (LinkingKey("email", "email"),)
+        self.latency = latency
+        self.answers: dict[str, object] = {}
+        self.calls: list[tuple[str, str]] = []
+
+    @hookimpl
+    def partner(self):
+        return Partner(title="Toy", config=Settings, linking_keys=self.linking_keys)
+
+    @hookimpl
+    async def resolve_id(self, link):
+        self.calls.append(("resolve", link.value))
+        return await self.answer(link.value, Resolution(f"id-{link.value}", attributes={"name": link.value}))
+
+    async def answer(self, value, usual):
+        latency = self.latency(value) if callable(self.latency) else self.latency
+        if latency:
+            await asyncio.sleep(latency)
+        answer = self.answers.get(value, usual)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Fetcher(Resolver):
+    """The same partner in two steps: first the id, then the attributes."""
+
+    @hookimpl
+    async def resolve_id(self, link):
+        self.calls.append(("resolve", link.value))
+        return await self.answer(link.value, Resolution(f"id-{link.value}"))
+
+    @hookimpl
+    async def fetch_attributes(self, partner_id):
+        self.calls.append(("fetch", partner_id))
+        return await self.answer(partner_id, {"name": partner_id.removeprefix("id-")})
+
+
+@pytest.fixture(name="resolver")
+def _resolver():
+    return Resolver
+
+
+@pytest.fixture(name="fetcher")
+def _fetcher():
+    return Fetcher
+
+
+@pytest.fixture(name="server")
+def _server(monkeypatch):
+    """What the core finds at every URL; not ``connected`` while that is False."""
+    server = fakeredis.FakeServer()
+
+    class Redis:
+        @staticmethod
+        def from_url(_url, **_options):
+            return fakeredis.FakeAsyncRedis(server=server)
+
+    monkeypatch.setattr(store, "Redis", Redis)
+    return server
+
+
+@pytest.fixture(name="redis")
+def _redis(server):
+    """A client of the server, to look behind the core."""
+    return fakeredis.FakeAsyncRedis(server=server)
+
+
+@pytest.fixture(name="open_enricher")
+def _open_enricher(redis, monkeypatch):
+    """Open an enricher for partners that stand in the process: ``open_enricher(toy=partner)``."""
+    known: dict[str, list[PluginSource]] = {}
+    monkeypatch.setattr(plugins, "find", lambda plugins_dir=None: known)
+
+    @asynccontextmanager
+    async def open_enricher(*, config=None, integration=None, **partners):
+        for key, partner in partners.items():
+            known[key] = [PluginSource(key, "this test", lambda partner=partner: partner)]
+        raw = {
+            "org": "acme",
+            "store": "redis://here",
+            "key": KEY,
+            "budget_ms": 2000,
+            "integrations": [{"provider": key, **(integration or {})} for key in partners],
+        }
+        async with Enricher.open(load_mapping(raw | (config or {}))) as enricher:
+            yield enricher
+
+    return open_enricher
+
+
+@pytest.fixture(name="grow_old")
+def _grow_old(redis):
+    """Make all that is remembered so many seconds older."""
+
+    async def grow_old(seconds):
+        for key in await redis.keys("*"):
+            if await redis.type(key) == b"string" and b"~who" not in key and not key.endswith(b"~lease"):
+                record = msgspec.json.decode(await redis.get(key), type=Answer)
+                times = ("at", "refresh_at", "fresh_until", "usable_until", "resolved_until", "damped_until")
+                for name in times:
+                    setattr(record, name, getattr(record, name) - seconds)
+                if record.expires_at is not None:
+                    record.expires_at -= seconds
+                await redis.set(key, encode(record), keepttl=True)
+
+    return grow_old
+
+
+@pytest.fixture(name="canaries")
+def _canaries(caplog):
+    """Texts that must not show in the log, nor in what is handed to the check."""
+    caplog.set_level("DEBUG")
+    words = ["pat.canary@example.test", "+447700900123", "7700900123", "user-canary", "attribute-canary"]
+
+    def check(*texts):
+        for text in (*texts, caplog.text, *(repr(record.__dict__) for record in caplog.records)):
+            for word in words:
+                assert word not in (text if isinstance(text, str) else json.dumps(text)), word
+
+    return check

@@ -1,0 +1,71 @@
+"""What is written into the context of an event, and what is not."""
+
+import json
+
+import pytest
+
+from partnerenrich import Resolution, memory
+from partnerenrich.attachment import Attacher
+from partnerenrich.events import Event
+from partnerenrich.lookup import Reply
+from partnerenrich.models import TTL, Outcome
+
+NOW = 1000.0
+
+
+def answer(resolution=None, attributes=None):
+    raw = memory.NULL if attributes is None else memory.encode(attributes)
+    return memory.found("1", "email", resolution or Resolution("p-1"), raw, TTL(), NOW)
+
+
+def context(*replies, now=NOW, providers=("toy", "other")):
+    event = Event.parse(b'{"context":{"page":{"url":"x"}}}', "acme")
+    Attacher(providers[: len(replies)]).attach(event, replies, now)
+    return json.loads(event.encode())["context"]
+
+
+def test_ids_attributes_and_outcomes_of_all_partners_stand_side_by_side():
+    assert context(
+        Reply(Outcome.FRESH, answer(attributes={"Persona": "x"}), 0.0412), Reply(Outcome.ERROR, None, None, "resolve")
+    ) == {
+        "page": {"url": "x"},
+        "vendor_ids": {"toy": "p-1"},
+        "partner_attrs": {"toy": {"Persona": "x"}},
+        "enrichment": {
+            "toy": {"outcome": "fresh", "link": "email", "latency_ms": 41, "age_ms": 0},
+            "other": {"outcome": "error", "step": "resolve"},
+        },
+    }
+
+
+def test_the_age_counts_from_the_answer():
+    assert context(Reply(Outcome.HIT, answer()), now=NOW + 1.5)["enrichment"]["toy"]["age_ms"] == 1500
+    assert context(Reply(Outcome.HIT, answer()), now=NOW - 1.5)["enrichment"]["toy"]["age_ms"] == 0
+
+
+def test_an_id_without_attributes_leaves_no_attributes():
+    assert "partner_attrs" not in context(Reply(Outcome.FRESH, answer()))
+
+
+def test_attributes_that_are_none_at_all_are_an_empty_object():
+    assert context(Reply(Outcome.FRESH, answer(attributes={})))["partner_attrs"] == {"toy": {}}
+
+
+@pytest.mark.parametrize("state", ["absent", "invalid", "failed", "opted_out"])
+def test_an_answer_without_an_id_attaches_its_outcome_alone(state):
+    nothing = memory.nothing("1", "email", state, TTL(), NOW)
+    assert context(Reply(Outcome.ABSENT, nothing)) == {
+        "page": {"url": "x"},
+        "enrichment": {"toy": {"outcome": "absent", "link": "email", "age_ms": 0}},
+    }
+
+
+def test_nothing_is_attached_past_the_end_that_the_partner_set():
+    short = answer(Resolution("p-1", expires_at=NOW + 5), {"a": 1})
+    assert context(Reply(Outcome.STALE, short), now=NOW + 4.9)["vendor_ids"] == {"toy": "p-1"}
+    assert "vendor_ids" not in context(Reply(Outcome.STALE, short), now=NOW + 5)
+
+
+def test_no_value_of_the_visitor_is_in_the_enrichment():
+    full = answer(Resolution("id-canary", previous_id="previous-canary"), {"a": "attribute-canary"})
+    assert "canary" not in json.dumps(context(Reply(Outcome.FRESH, full, 0.1))["enrichment"])

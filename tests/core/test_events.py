@@ -1,0 +1,182 @@
+"""An event survives the way through the core: all that is not ours to write stays what it was."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from partnerenrich import Resolution
+from partnerenrich.attachment import Attacher
+from partnerenrich.events import MAX_BYTES, Event, EventError, at_path, object_of, read_fields, value_of
+from partnerenrich.lookup import Reply
+from partnerenrich.memory import found
+from partnerenrich.models import TTL, Outcome
+
+NUMBERS = [
+    "1.10",
+    "1E5",
+    "-0",
+    "-0.0",
+    "1e-7",
+    "123456789012345678901234567890",
+    "1E400",
+    "0.1000000000000000055511151231257",
+]
+
+
+def written(members, comma=","):
+    """A JSON object of members that are JSON."""
+    return "{" + comma.join(f"{json.dumps(name)} :{value}" for name, value in members.items()) + "}"
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+VALUES = st.recursive(
+    st.one_of(st.sampled_from(NUMBERS), TEXTS.map(json.dumps), st.sampled_from(["true", "false", "null"])),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]"),
+        st.dictionaries(TEXTS, inner, max_size=3).map(lambda members: written(members, " , ")),
+    ),
+    max_leaves=8,
+)
+OURS = ("vendor_ids", "partner_attrs", "enrichment")
+
+
+def exactly(text):
+    """JSON with the spelling of its numbers and the order of its members."""
+    return json.loads(
+        text, parse_float=lambda n: ("number", n), parse_int=lambda n: ("number", n), object_pairs_hook=list
+    )
+
+
+def attached(line, *, outcome=Outcome.FRESH):
+    event = Event.parse(line if isinstance(line, bytes) else line.encode(), "acme")
+    answer = found("1", "email", Resolution("p-1"), b'{"Persona":"x"}', TTL(), 1000.0)
+    Attacher(["toy"]).attach(event, [Reply(outcome, answer)], 1000.0)
+    return event.encode()
+
+
+@given(st.dictionaries(TEXTS.filter(lambda name: name != "context"), VALUES, max_size=5))
+def test_every_value_outside_of_the_context_keeps_its_spelling_and_its_place(members):
+    line = written(members, ", ")
+    assert exactly(attached(line))[:-1] == exactly(line)
+
+
+@given(st.dictionaries(TEXTS.filter(lambda name: name not in OURS), VALUES, max_size=5))
+def test_every_value_of_the_context_that_is_not_ours_keeps_its_spelling_and_its_place(members):
+    context = written(members)
+    ((name, after),) = exactly(attached(written({"context": context})))
+    assert name == "context"
+    assert [pair for pair in after if pair[0] not in OURS] == exactly(context)
+
+
+@given(st.sampled_from(OURS), st.dictionaries(TEXTS.filter(lambda name: name != "toy"), VALUES, max_size=4))
+def test_what_others_wrote_beside_us_is_kept(name, members):
+    theirs = written({**members, "toy": '"forged"'})
+    after = dict(exactly(attached(written({"context": written({name: theirs})}))))["context"]
+    ours = dict(after)[name]
+    assert [pair for pair in ours if pair[0] != "toy"] == [pair for pair in exactly(theirs) if pair[0] != "toy"]
+    assert "forged" not in str(ours)
+
+
+@pytest.mark.parametrize("theirs", ["null", "7", '"text"', "[1]", "true"])
+def test_a_claim_of_another_shape_is_replaced(theirs):
+    after = json.loads(attached(written({"context": written({"vendor_ids": theirs})})))
+    assert after["context"]["vendor_ids"] == {"toy": "p-1"}
+
+
+def test_a_forged_claim_is_taken_out_when_the_partner_says_nothing():
+    event = Event.parse(
+        b'{"context":{"vendor_ids":{"toy":"forged","fbp":"1"},"partner_attrs":{"toy":{"a":1}}}}', "acme"
+    )
+    Attacher(["toy"]).attach(event, [Reply(Outcome.ABSENT)], 0.0)
+    assert json.loads(event.encode())["context"] == {
+        "vendor_ids": {"fbp": "1"},
+        "partner_attrs": {},
+        "enrichment": {"toy": {"outcome": "absent"}},
+    }
+
+
+def test_a_missing_context_is_created():
+    assert json.loads(attached("{}"))["context"]["vendor_ids"] == {"toy": "p-1"}
+
+
+@pytest.mark.parametrize("context", ["null", "7", '"text"', "[{}]", "false", "1E400"])
+def test_a_context_that_is_no_object_stays_as_it_is(context):
+    line = written({"a": 1, "context": context})
+    assert exactly(attached(line)) == exactly(line)
+
+
+def test_of_a_name_given_twice_the_last_value_counts():
+    assert exactly(attached('{"a":1,"context":null,"a":2}')) == [("a", ("number", "2")), ("context", None)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b"hello", "is not JSON"),
+        (b'{"a":1}}', "is not JSON"),
+        (b'{"a":01}', "is not JSON"),
+        (b'{"a":NaN}', "is not JSON"),
+        (b'{"a":"\x01"}', "is not JSON"),
+        (b"{'a':1}", "is not JSON"),
+        (b'{"a":1,}', "is not JSON"),
+        (b'\xef\xbb\xbf{"a":1}', "is not JSON"),
+        (rb'{"a":"\ud800"}', "is not JSON"),
+        (rb'{"\udc00":1}', "is not JSON"),
+        (b"[]", "is JSON but no object"),
+        (b"null", "is JSON but no object"),
+        (b'"text"', "is JSON but no object"),
+        (b"7", "is JSON but no object"),
+        (b'{"a":"\xff"}', "is not UTF-8"),
+        (b'{"a":"\xed\xa0\x80"}', "is not UTF-8"),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "is nested too deeply"),
+        (b'{"a":"%s"}' % (b"x" * MAX_BYTES), "is longer than 1048576 bytes"),
+    ],
+)
+def test_a_line_that_is_no_event_is_refused_with_a_reason_without_its_content(line, reason):
+    with pytest.raises(EventError) as caught:
+        read_fields(line)
+    assert str(caught.value) == reason
+    assert caught.value.__cause__ is None
+
+
+def test_an_event_may_be_exactly_as_long_as_the_limit():
+    line = b'{"a":"%s"}' % (b"x" * (MAX_BYTES - 8))
+    assert len(line) == MAX_BYTES
+    assert read_fields(line)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_an_event_or_an_event_error(line):
+    try:
+        fields = read_fields(line)
+    except EventError:
+        return
+    assert exactly(Event("acme", fields).encode()) == list(dict(exactly(line)).items())
+
+
+@pytest.mark.parametrize("raw", [b"1E400", b"9" * 5000])
+def test_a_value_that_python_cannot_hold_is_none(raw):
+    assert value_of(read_fields(b'{"a":%s}' % raw)["a"]) is None
+
+
+def test_a_value_nested_almost_too_deeply_harms_nobody_who_asks_for_it():
+    fields = read_fields(b'{"a":{"b":%s},"c":1}' % (b"[" * 900 + b"]" * 900))
+
+    def deeper(levels):
+        if levels:
+            return deeper(levels - 1)
+        return value_of(fields["a"]), object_of(fields["a"]), at_path(fields, ("a", "b")), at_path(fields, ("c",))
+
+    assert deeper(200)[-1] == 1  # how deep Python goes is its own affair; that nothing is raised is ours
+
+
+def test_a_path_ends_where_a_step_is_missing_or_no_object():
+    fields = read_fields(b'{"a":{"b":{"c":7}},"d":[1]}')
+    assert at_path(fields, ("a", "b", "c")) == 7
+    assert at_path(fields, ("a", "x", "c")) is None
+    assert at_path(fields, ("d", "0")) is None
+    assert at_path(fields, ("missing",)) is None
