@@ -493,6 +493,231 @@ def certified(name, folder):
     return of_server, ssl.create_default_context(cafile=str(pem))
 
 
+ANSWERS = {
+    "/cut": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort",
+    "/nonsense": b"this is not HTTP\r\n\r\n",
+    "/mute": b"",
+    "/stuck": b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx",
+    "/large": b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n",
+    "/gzip": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n\x1f\x8b",
+}
+
+
+class KeepAliveServer:
+    """Answers many requests on one connection, each as its path says; one to /hold waits for `release`."""
+
+    def __init__(self):
+        self.opened = self.connected = self.held = self.most_held = 0
+        self.release = asyncio.Event()
+        self.changed = asyncio.Condition()
+        self.handlers = set()
+
+    async def answer(self, reader, writer):
+        self.handlers.add(asyncio.current_task())
+        self.opened += 1
+        await self.change(connected=1)
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                path = head.split()[1].decode()
+                if path == "/hold":
+                    await self.change(held=1)
+                    await self.release.wait()
+                    await self.change(held=-1)
+                writer.write(ANSWERS.get(path, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"))
+                if path in {"/cut", "/nonsense"}:
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+            await self.change(connected=-1)
+
+    async def change(self, *, connected=0, held=0):
+        async with self.changed:
+            self.connected += connected
+            self.held += held
+            self.most_held = max(self.most_held, self.held)
+            self.changed.notify_all()
+
+    async def until(self, condition):
+        async with asyncio.timeout(5), self.changed:
+            await self.changed.wait_for(condition)
+
+
+@pytest.fixture(name="server")
+async def _server():
+    keeper = KeepAliveServer()
+    server = await asyncio.start_server(keeper.answer, "127.0.0.1", 0)
+    keeper.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield keeper
+    server.close()
+    for handler in keeper.handlers:
+        handler.cancel()
+    await asyncio.gather(*keeper.handlers)
+
+
+def pooled(concurrency):
+    return open_client(Limits(concurrency=concurrency, timeout=5), allowed_hosts=["127.0.0.1"])
+
+
+async def hold(http, server, requests, at_once):
+    """Send requests and see that so many are under way at the same time before any is answered."""
+    tasks = [asyncio.create_task(http.get(f"{server.url}/hold")) for _ in range(requests)]
+    try:
+        await server.until(lambda: server.held == at_once)
+        server.release.set()
+        responses = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        server.release.clear()
+    assert [response.status_code for response in responses] == [200] * requests
+
+
+async def never_connected(http, url):
+    """The server waits for a request and answers no TLS handshake."""
+    with pytest.raises(httpx.ConnectTimeout):
+        await http.get(url.replace("http:", "https:"), timeout=0.03)
+
+
+async def cancelled_before_the_answer(http, url):
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.03):
+            await http.get(f"{url}/mute")
+
+
+async def cancelled_within_the_body(http, url):
+    has_begun = asyncio.Event()
+
+    async def read():
+        async with http.stream("GET", f"{url}/stuck") as response:
+            async for _ in response.aiter_bytes():
+                has_begun.set()
+
+    reader = asyncio.create_task(read())
+    await has_begun.wait()
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+
+
+async def too_slow(http, url):
+    with pytest.raises(httpx.ReadTimeout):
+        await http.get(f"{url}/mute", timeout=0.03)
+
+
+async def no_http(http, url):
+    with pytest.raises(httpx.RemoteProtocolError):
+        await http.get(f"{url}/nonsense")
+
+
+async def cut_off(http, url):
+    with pytest.raises(httpx.RemoteProtocolError):
+        await http.get(f"{url}/cut")
+
+
+async def cut_off_and_never_closed(http, url):
+    response = await http.send(http.build_request("GET", f"{url}/cut"), stream=True)
+    with pytest.raises(httpx.RemoteProtocolError):
+        async for _ in response.aiter_bytes():
+            pass
+
+
+async def refused_for_its_length(http, url):
+    with pytest.raises(BadResponse):
+        await http.get(f"{url}/large")
+
+
+async def refused_as_compressed(http, url):
+    with pytest.raises(BadResponse):
+        await http.get(f"{url}/gzip")
+
+
+async def closed_unread(http, url):
+    async with http.stream("GET", f"{url}/stuck"):
+        pass
+
+
+async def closed_half_read(http, url):
+    async with http.stream("GET", f"{url}/stuck") as response:
+        assert await anext(response.aiter_bytes()) == b"x"
+
+
+async def closed_twice(http, url):
+    async with http.stream("GET", f"{url}/ok") as response:
+        await response.aread()
+        await response.stream.aclose()
+        await response.stream.aclose()
+
+
+class TestPools:
+    @pytest.mark.parametrize("concurrency", [1, 4, 6, 64])
+    async def test_as_many_requests_at_once_as_allowed_and_no_more(self, concurrency, server):
+        """The others wait and are answered too, over the same connections."""
+        async with pooled(concurrency) as http:
+            await hold(http, server, requests=2 * concurrency + 1, at_once=concurrency)
+
+        assert server.most_held == concurrency
+        assert server.opened == concurrency
+
+    @pytest.mark.parametrize(
+        "go_wrong",
+        [
+            never_connected, cancelled_before_the_answer, cancelled_within_the_body, too_slow, no_http, cut_off,
+            cut_off_and_never_closed, refused_for_its_length, refused_as_compressed, closed_unread, closed_half_read,
+            closed_twice,
+        ],
+    )  # fmt: skip
+    async def test_every_connection_can_be_used_again(self, go_wrong, server):
+        """However a request ends, none of the connections is lost and none is counted twice."""
+        async with pooled(6) as http:
+            for _ in range(2):
+                await asyncio.gather(*(go_wrong(http, server.url) for _ in range(6)))
+            await hold(http, server, requests=9, at_once=6)
+
+        assert server.most_held == 6
+
+    async def test_waiting_for_a_connection_has_an_end(self, server):
+        """Who waited in vain, or was cancelled meanwhile, holds nothing."""
+        async with pooled(1) as http:
+            busy = asyncio.create_task(http.get(f"{server.url}/hold"))
+            await server.until(lambda: server.held == 1)
+            with pytest.raises(httpx.PoolTimeout):
+                await http.get(f"{server.url}/ok", timeout=httpx.Timeout(5, pool=0.01))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await http.get(f"{server.url}/ok")
+            server.release.set()
+
+            assert (await busy).status_code == 200
+            assert (await http.get(f"{server.url}/ok")).status_code == 200
+
+        assert server.opened == 1
+
+    @pytest.mark.parametrize("at_once", [1, 3, 6])
+    async def test_low_load_stays_on_warm_connections(self, at_once, server):
+        async with pooled(64) as http:
+            for _ in range(5):
+                await hold(http, server, requests=at_once, at_once=at_once)
+
+        assert server.opened == at_once
+
+    async def test_connections_of_a_burst_serve_the_next_one(self, server):
+        async with pooled(64) as http:
+            await hold(http, server, requests=64, at_once=64)
+            await http.get(f"{server.url}/ok")
+            await hold(http, server, requests=64, at_once=64)
+
+        assert server.opened == 64
+
+    async def test_closing_the_client_closes_all_connections(self, server):
+        async with pooled(64) as http:
+            await hold(http, server, requests=64, at_once=64)
+            assert server.connected == 64
+
+        await server.until(lambda: server.connected == 0)
+
+
 class TestHostsOf:
     def test_hosts_of_url_fields(self):
         """Text that is a URL names a host; other text, numbers and secrets do not."""

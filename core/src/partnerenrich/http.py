@@ -6,6 +6,7 @@ What stands between a plugin and the wire, from the outside in::
     httpx.AsyncClient     no redirects, no cookies, no proxies from the environment
     CappedTransport       no endless and no compressed responses
     GuardedTransport      no private addresses
+    PoolsTransport        connections, in small pools
     httpx.AsyncHTTPTransport
 """
 
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 KEEP_ALIVE = 30.0
 """Seconds for which an idle connection is kept."""
 
+POOL_SIZE = 4
+"""Connections in one pool of httpcore; see docs/decisions/0009-small-connection-pools.md."""
+
 ADDRESSES_KEPT = 30.0
 """Seconds for which the addresses of a host are remembered."""
 
@@ -66,7 +70,7 @@ def open_client(
         `BadResponse` for a response that is too long or compressed, and
         `RequestRefused` for a host with a private address.
     """
-    network = transport or GuardedTransport(functools.partial(_new_pool, limits), allowed_hosts)
+    network = transport or GuardedTransport(functools.partial(PoolsTransport, limits.concurrency), allowed_hosts)
     return httpx.AsyncClient(
         transport=CappedTransport(network, limits.response_bytes),
         timeout=limits.timeout,
@@ -379,13 +383,81 @@ def _host(url: httpx.URL) -> str:
     return url.raw_host.decode("ascii")
 
 
-def _new_pool(limits: Limits) -> httpx.AsyncHTTPTransport:
-    connections = httpx.Limits(
-        max_connections=limits.concurrency,
-        max_keepalive_connections=limits.concurrency,
-        keepalive_expiry=KEEP_ALIVE,
-    )
-    return httpx.AsyncHTTPTransport(verify=_ssl_context(), limits=connections, http2=False, trust_env=False)
+class PoolsTransport(httpx.AsyncBaseTransport):
+    """
+    Spreads requests over pools of `POOL_SIZE` connections, as httpcore is slow with large ones.
+
+    There is a numbered slot for each connection. A request holds one until its
+    response is closed, so its pool never lets it wait. The lowest free number goes
+    first: few requests at once share few connections, which stay open.
+
+    Args:
+        connections: At most so many are open, and requests under way.
+    """
+
+    def __init__(self, connections: int) -> None:
+        self._pools = [
+            _new_pool(min(POOL_SIZE, connections - first_slot)) for first_slot in range(0, connections, POOL_SIZE)
+        ]
+        self._free_slots: asyncio.PriorityQueue[int] = asyncio.PriorityQueue()
+        for slot in range(connections):
+            self._free_slots.put_nowait(slot)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises `httpx.PoolTimeout` if no connection comes free in time."""
+        slot = await self._take_slot(request)
+        give_back = functools.partial(self._free_slots.put_nowait, slot)
+        try:
+            response = await self._pools[slot // POOL_SIZE].handle_async_request(request)
+        except BaseException:
+            give_back()
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _HoldingStream(response.stream, give_back)
+        return response
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for pool in self._pools:
+            await pool.aclose()
+
+    async def _take_slot(self, request: httpx.Request) -> int:
+        try:
+            async with asyncio.timeout(_timeouts(request).get("pool")):
+                return await self._free_slots.get()
+        except TimeoutError:
+            raise httpx.PoolTimeout("no connection came free in time", request=request) from None
+
+
+class _HoldingStream(httpx.AsyncByteStream):
+    """The body of a response that holds a slot, which is given back once: when the body is closed or breaks off."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, give_back: Callable[[], None]) -> None:
+        self._stream = stream
+        self._give_back = give_back
+        self._is_closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._stream:
+                yield chunk
+        except BaseException:  # httpcore lets go of the connection here too, whether or not the response gets closed
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            await self._stream.aclose()
+        finally:
+            self._give_back()
+
+
+def _new_pool(size: int) -> httpx.AsyncHTTPTransport:
+    limits = httpx.Limits(max_connections=size, max_keepalive_connections=size, keepalive_expiry=KEEP_ALIVE)
+    return httpx.AsyncHTTPTransport(verify=_ssl_context(), limits=limits, http2=False, trust_env=False)
 
 
 @functools.cache
