@@ -212,18 +212,6 @@ async def test_a_partner_that_is_down_costs_30_seconds_of_errors_and_one_call(se
     assert len(toy.calls) == 1
 
 
-async def test_lookups_that_come_too_late_warm_the_memory(servers, open_enricher, toy):
-    toy.latency = 1.4
-    async with open_enricher(servers("valkey").url, budget_ms=1200, limits={"timeout": 5}) as enricher:
-        assert outcomes(await enrich(enricher, [visitor(n) for n in range(20)])) == ["late"] * 20
-        await asyncio.gather(*enricher._tasks)
-        assert (
-            outcomes(await enrich(enricher, [visitor(n) for n in range(20)] + [page(f"anon-{n}") for n in range(20)]))
-            == ["hit"] * 40
-        )
-    assert len(toy.calls) == 20
-
-
 def test_no_server_outlives_a_killed_test_run(tmp_path):
     """The fixture's own promise: the server dies with the process that started it, however that one dies."""
     conftest = Path(__file__).with_name("conftest.py")
