@@ -219,8 +219,8 @@ def test_wrong_configuration_is_one_line_for_each_problem(partnerenrich, config)
 
     assert (done.returncode, done.stdout) == (2, b"")
     told = done.stderr.decode()
-    assert "Error: integrations[0].settings.token: is required" in told
-    assert "Error: integrations[0].settings.tokne" in told
+    assert "Error: integrations[0].settings.token (line 7): is required" in told
+    assert "Error: integrations[0].settings.tokne (line 9)" in told
     assert "Traceback" not in told
     assert "s3cret" not in told
 

@@ -36,6 +36,7 @@ class Reading:
         org: Whose it is.
         known: The identifiers in it.
         persons: Source to fingerprint of its person ids.
+        vouched: Sources of those that are signed.
         canonical_id: Of the device, safe in a key.
         keys: Of all its records: the device's, then each integration's links.
         links: For each integration, the links that the event offers.
@@ -47,6 +48,7 @@ class Reading:
     org: RunningOrg
     known: KnownIDs
     persons: dict[str, str]
+    vouched: frozenset[str]
     canonical_id: str | None = attrs.field(repr=False)
     keys: list[str] = attrs.field(repr=False)
     links: list[LinkKeys] = attrs.field(repr=False)
@@ -76,7 +78,7 @@ class Reading:
                     keys.append(key)
             links.append(usable)
         device = None if canonical_id is None else (org.slug, canonical_id)
-        return cls(event, org, known, persons, canonical_id, keys, links, device)
+        return cls(event, org, known, persons, reader.vouched(event, known), canonical_id, keys, links, device)
 
 
 @attrs.define(eq=False)
@@ -261,7 +263,7 @@ class Batch:
             before = device.who
         if not reading.persons:
             return before
-        who = memory.seen(before, reading.persons)
+        who = memory.seen(before, reading.persons, reading.vouched)
         if who is before:
             return who
         device = self._hold(name, who, len(org.running))
@@ -416,7 +418,7 @@ class Batch:
             if reading.canonical_id is None:
                 continue
             if _found(reply):
-                if _is_news(reply, visitor):
+                if _is_news(reply, visitor) or reading.vouched:
                     self._remember_visitor(reading, index, reply, who)
             elif reply.outcome in _REFUSALS and (visitor is not None or reading.keys[1 + index] in self._remembered):
                 self._forget_visitor(reading, index)
@@ -435,7 +437,7 @@ class Batch:
         commands = [memory.save(key, answer, integration.ttl.remember_visitor)]
         if who.stamp:
             commands.append(("EXPIRE", reading.keys[0], org.remember_seconds))
-        trusted = org.trusts_events or not who.stamp
+        trusted = org.trusts_events or who.is_vouched
         if integration.allowlist and trusted and browser.is_device_cookie(name[1]):
             copy, granted = org.keys.browser(name[1]), consents(reading.event)
             commands += browser.publish(

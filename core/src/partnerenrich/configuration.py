@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from partnerenrich.errors import ConfigError, PluginError, Problem
 from partnerenrich.models import TTL, Limits, LinkingKey
 from partnerenrich.plugins import BoundPartner, Plugins
 from partnerenrich.secret import Secret
-from partnerenrich.settings import FieldError, between, converter, join, one_of, pattern, public, structure
+from partnerenrich.settings import FieldError, Rule, between, converter, join, one_of, pattern, public, structure
 from partnerenrich.yamltext import read_yaml
 
 SLUG = r"[a-z0-9][a-z0-9-]{0,62}"
@@ -88,6 +89,80 @@ class IntegrationSettings:
 
 
 @attrs.frozen(kw_only=True)
+class HubLimits:
+    """
+    What the hub takes from outside.
+
+    Attributes:
+        visitor_per_minute: Profiles that one visitor may read in a minute, at all hubs together.
+        address_per_minute: Reads, and likewise writes, of all browsers behind one address in a minute.
+        queue: Events that wait to be enriched in one process.
+    """
+
+    visitor_per_minute: int = attrs.field(default=10, validator=between(1, 1_000_000))
+    address_per_minute: int = attrs.field(default=1200, validator=between(1, 100_000_000))
+    queue: int = attrs.field(default=10_000, validator=between(1, 1_000_000))
+
+
+def _are_networks(names: Names) -> bool:
+    try:
+        return all(ipaddress.ip_network(name) for name in names)
+    except ValueError:
+        return False
+
+
+def _each(regex: str, expected: str) -> Rule:
+    matches = re.compile(regex).fullmatch
+    return Rule(lambda names: all(map(matches, names)), expected, {})
+
+
+_HOST = r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?|\[[0-9a-f:.]+\]"
+_ORIGIN = rf"https://({_HOST})(:\d{{1,5}})?|http://(localhost|127\.0\.0\.1|\[::1\])(:\d{{1,5}})?"
+_LONG_SECRET = pattern(r"[\s\S]{16,}", "must have at least 16 characters")
+
+
+@attrs.frozen(kw_only=True)
+class HubSettings:
+    """
+    What concerns the browser. `limits` and `proxies` are of the whole process, all else is of one organisation.
+
+    Attributes:
+        hosts: Host names under which the hub serves this organisation, without a port.
+            Any, where there is but one organisation and it names none.
+        origins: Pages that may call the hub, such as ``https://www.shop.example``.
+        public_key: Names the organisation in calls of its pages; no secret.
+        ingest_secret: Signs the calls of the shop's backend.
+        identity_secret: Signs the person ids that a page passes to ``identify``.
+        cookie_domain: Domain of the cookies, such as ``shop.example``; the hub's own host when left out.
+        browser_identity: ``signed``: a person id feeds the browser copy only when the
+            shop's backend signed it. ``trusted``: as the event says.
+        limits: What the hub takes from outside.
+        proxies: Addresses or networks of reverse proxies whose ``X-Forwarded-For`` is believed.
+    """
+
+    hosts: Names = attrs.field(
+        default=Names(), validator=_each(_HOST, "must be host names in lower case, without scheme and port")
+    )
+    origins: Names = attrs.field(
+        default=Names(),
+        validator=_each(_ORIGIN, "must be origins such as https://www.shop.example; http:// on localhost only"),
+    )
+    public_key: str | None = attrs.field(
+        default=None, validator=pattern(r"[A-Za-z0-9_-]{1,64}", "must be up to 64 letters, digits, _ and -")
+    )
+    ingest_secret: Secret | None = attrs.field(default=None, validator=_LONG_SECRET)
+    identity_secret: Secret | None = attrs.field(default=None, validator=_LONG_SECRET)
+    cookie_domain: str | None = attrs.field(
+        default=None, validator=pattern(r"([a-z0-9-]+\.)+[a-z0-9-]+", "must be a domain, such as shop.example")
+    )
+    browser_identity: str = attrs.field(default="signed", validator=one_of("signed", "trusted"))
+    limits: HubLimits = HubLimits()
+    proxies: Names = attrs.field(
+        default=Names(), validator=Rule(_are_networks, "must be IP addresses or networks, such as 10.0.0.0/8", {})
+    )
+
+
+@attrs.frozen(kw_only=True)
 class OrgSettings:
     """
     One organisation.
@@ -95,25 +170,14 @@ class OrgSettings:
     Attributes:
         integrations: Its partners.
         default_region: ISO 3166 country of phone numbers written without a country code.
+        hub: What concerns its browsers.
     """
 
     integrations: tuple[IntegrationSettings, ...] = ()
     default_region: str | None = attrs.field(
         default=None, validator=pattern("[A-Z]{2}", "must be a country, such as GB")
     )
-
-
-@attrs.frozen(kw_only=True)
-class HubSettings:
-    """
-    What concerns the browser.
-
-    Attributes:
-        browser_identity: ``signed``: a person id feeds the browser copy only when the
-            shop's backend signed it. ``trusted``: as the event says.
-    """
-
-    browser_identity: str = attrs.field(default="signed", validator=one_of("signed", "trusted"))
+    hub: HubSettings = HubSettings()
 
 
 @attrs.frozen(kw_only=True)
@@ -134,7 +198,7 @@ class Configuration:
         plugins_dir: Folder of one-file plugins, relative to the file.
         extensions: Plugins that wrap hooks.
         org_from: Path in the event that names the organisation.
-        hub: What concerns the browser.
+        hub: What concerns the browser; with `orgs`, what concerns the whole process.
     """
 
     org: str | None = attrs.field(default=None, validator=pattern(SLUG))
@@ -161,7 +225,7 @@ class Configuration:
 
     def organisations(self) -> dict[str, OrgSettings]:
         """Slug to organisation, however it was written."""
-        written = {self.org: OrgSettings(integrations=self.integrations)} if self.org else self.orgs
+        written = {self.org: OrgSettings(integrations=self.integrations, hub=self.hub)} if self.org else self.orgs
         return {
             slug: org if org.default_region else attrs.evolve(org, default_region=self.default_region)
             for slug, org in written.items()
@@ -365,7 +429,36 @@ def _contradictions(loaded: Configuration) -> list[Problem]:
                 if value in seen:
                     problems.append(Problem(join(base, index), f"{field} {value!r} is used twice in one organisation"))
                 seen.add(value)
-    return problems
+    return problems + _contradictions_of_hub(loaded)
+
+
+_OF_THE_PROCESS = frozenset({"limits", "proxies"})
+
+
+def _contradictions_of_hub(loaded: Configuration) -> list[Problem]:
+    """Fields of the hub that stand in the wrong place, or name two organisations."""
+    if not loaded.orgs:
+        return []
+    problems = [
+        Problem(f"hub.{name}", "belongs below an organisation, orgs.SLUG.hub, when orgs is used")
+        for name in _set_in(loaded.hub) - _OF_THE_PROCESS
+    ]
+    taken: set[str] = set()
+    for slug, org in loaded.orgs.items():
+        base = f"orgs.{slug}.hub"
+        problems += [
+            Problem(f"{base}.{name}", "belongs to the top-level hub, for it is of the whole process")
+            for name in _set_in(org.hub) & _OF_THE_PROCESS
+        ]
+        names = {*org.hub.hosts, f"key {org.hub.public_key}"} - {"key None"}
+        if names & taken:
+            problems.append(Problem(base, "has a host or a public_key of another organisation"))
+        taken |= names
+    return sorted(problems, key=str)
+
+
+def _set_in(hub: HubSettings) -> set[str]:
+    return {field.name for field in attrs.fields(HubSettings) if getattr(hub, field.name) != field.default}
 
 
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
@@ -430,6 +523,8 @@ converter.register_unstructure_hook(Names, list)
 __all__ = [
     "Batching",
     "Configuration",
+    "HubLimits",
+    "HubSettings",
     "Integration",
     "IntegrationSettings",
     "OrgSettings",

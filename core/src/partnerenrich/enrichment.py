@@ -217,7 +217,7 @@ class Enricher:
         org, now = reading.org, time.time()
         by_key = dict(zip(reading.keys, records))
         who = memory.read_who(records[0] if reading.canonical_id else None)
-        after = memory.seen(who, reading.persons) if reading.persons else who
+        after = memory.seen(who, reading.persons, reading.vouched) if reading.persons else who
         granted = consents(reading.event)
         partners = []
         for index, (running, links) in enumerate(zip(org.running, reading.links)):
@@ -269,13 +269,13 @@ class Enricher:
         self, slug: str, integrations: Sequence[Integration], configuration: Configuration, key: bytes
     ) -> RunningOrg:
         linking_keys = [linking_key for integration in integrations for linking_key in integration.linking_keys]
-        region = configuration.organisations()[slug].default_region
+        settings = configuration.organisations()[slug]
         running = [self._run(integration, several_orgs=len(self.integrations) > 1) for integration in integrations]
         return RunningOrg(
             slug,
-            Reader.of(Fingerprints.of(key, slug), region, linking_keys),
+            Reader.of(Fingerprints.of(key, slug), settings.default_region, linking_keys, settings.hub.identity_secret),
             running,
-            trusts_events=configuration.hub.browser_identity == "trusted",
+            trusts_events=settings.hub.browser_identity == "trusted",
         )
 
     def _run(self, integration: Integration, *, several_orgs: bool) -> RunningIntegration:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 
-from partnerenrich import recipes
+from partnerenrich import identity_signature, recipes
 from partnerenrich.events import at_path, object_of, value_of
 from partnerenrich.models import KnownIDs, Link, Visitor
+from partnerenrich.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,17 +75,26 @@ class Reader:
         fingerprint: Of this organisation.
         default_region: Country of phone numbers without a country code.
         paths: Further person ids, such as ``$traits.loyalty_id``, to their steps.
+        identity_secret: Of signed person ids.
     """
 
     fingerprint: Fingerprints
     default_region: str | None
     paths: dict[str, tuple[str, ...]]
+    identity_secret: Secret | None = None
 
     @classmethod
-    def of(cls, fingerprint: Fingerprints, default_region: str | None, linking_keys: Iterable[LinkingKey]) -> Reader:
+    def of(
+        cls,
+        fingerprint: Fingerprints,
+        default_region: str | None,
+        linking_keys: Iterable[LinkingKey],
+        identity_secret: Secret | None = None,
+    ) -> Reader:
         """A reader that knows all sources of these linking keys."""
         custom = {key.source for key in linking_keys if key.source.startswith("$")}
-        return cls(fingerprint, default_region, {path: tuple(path[1:].split(".")) for path in custom})
+        paths = {path: tuple(path[1:].split(".")) for path in custom}
+        return cls(fingerprint, default_region, paths, identity_secret)
 
     def known_ids(self, event: Event) -> KnownIDs:
         """All identifiers of an event, normalised. Of the places where one is found, the first valid wins."""
@@ -135,6 +145,23 @@ class Reader:
         for source, value in known.others.items():
             fingerprints[source] = self.fingerprint(source, value)
         return fingerprints
+
+    def vouched(self, event: Event, known: KnownIDs) -> frozenset[str]:
+        """Sources of the person ids that the event's ``signature`` vouches for."""
+        if self.identity_secret is None or "signature" not in event.fields:
+            return frozenset()
+        traits = object_of(event.fields["traits"]) if "traits" in event.fields else None
+        user_id = _text(event.fields.get("userId", event.fields.get("user_id")))
+        email, phone = (_text((traits or {}).get(name)) for name in ("email", "phone"))
+        secret, signature = self.identity_secret.reveal().encode(), _text(event.fields["signature"])
+        if not identity_signature.verify(secret, signature, user_id=user_id, email=email, phone=phone):
+            return frozenset()
+        signed = {
+            "user_id": recipes.normalise_id(user_id),
+            "email": recipes.normalise_email(email),
+            "phone": recipes.normalise_phone(phone, self.default_region),
+        }
+        return frozenset(source for source, value in signed.items() if value and value == identifier(known, source))
 
     def link(self, key: LinkingKey, known: KnownIDs) -> Link | None:
         """One linking key as it is sent to the partner; None when its recipe does not fit the identifier."""

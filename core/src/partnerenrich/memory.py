@@ -98,10 +98,17 @@ class Who(msgspec.Struct, array_like=True):
     Attributes:
         stamp: Names this person on this device, until somebody else is seen there.
         persons: Source to fingerprint, of all person ids seen.
+        vouched: Sources whose ids the shop's backend has signed.
     """
 
     stamp: str
     persons: dict[str, str]
+    vouched: list[str] = []
+
+    @property
+    def is_vouched(self) -> bool:
+        """Whether no id is a mere claim of the browser."""
+        return self.persons.keys() <= set(self.vouched)
 
 
 NOBODY: Final = Who("", {})
@@ -132,11 +139,16 @@ def read_who(record: bytes | None) -> Who:
         return NOBODY
 
 
-def seen(who: Who, persons: dict[str, str]) -> Who:
+def seen(who: Who, persons: dict[str, str], vouched: frozenset[str] = frozenset()) -> Who:
     """
     Whom a device belongs to after an event with these person ids.
 
     The same person as before only if at least one id agrees and none differs.
+
+    Args:
+        who: Whom it belonged to before.
+        persons: Source to fingerprint, of at least one id.
+        vouched: Sources of the ids that are signed.
 
     Returns:
         `who` itself when nothing changes; the same stamp with more ids for the
@@ -154,8 +166,12 @@ def seen(who: Who, persons: dict[str, str]) -> Who:
             agrees = False
             break
     if agrees:
-        return Who(who.stamp, known | persons) if grows else who
-    return Who(secrets.token_hex(8), dict(persons))  # never used before: ids seen then are not known any more
+        if grows or not vouched.issubset(who.vouched):
+            return Who(who.stamp, known | persons, sorted(vouched.union(who.vouched)))
+        return who
+    return Who(
+        secrets.token_hex(8), dict(persons), sorted(vouched)
+    )  # never used before: ids seen then are not known any more
 
 
 def judge(answer: Answer | None, now: float) -> Verdict:

@@ -15,6 +15,7 @@ DEBUG_VARIABLE = "PARTNERENRICH_DEBUG"
 
 COMMANDS = {
     "run": "Enrich events from a file or a stream.",
+    "hub": "Serve browsers: what they may read, and where their events come in.",
     "demo": "Show enrichment at work, with nothing but what is installed.",
     "sandbox": "Serve local imitations of the partners.",
     "plugins": "List the installed partners and what each supports.",

@@ -48,11 +48,11 @@ class Store:
     A running store.
 
     Attributes:
-        url: ``unix://`` and the path of its socket.
-        key: 32 bytes for the fingerprints, made once for each store.
+        url: Of its socket, or of a server of one's own.
+        key: 32 bytes for the fingerprints; an embedded store makes them once.
     """
 
-    url: str
+    url: str = attrs.field(repr=False)
     key: bytes = attrs.field(repr=False)
 
 

@@ -10,13 +10,13 @@ import attrs
 import click
 
 from partnerenrich import ConfigError, FieldError
-from partnerenrich.configuration import load_file, located_in
+from partnerenrich.configuration import decode_key, load_file, located_in
 from partnerenrich.enrichment import Enricher
 from partnerenrich.errors import Problem
-from partnerenrich_server.embedded import SCHEME, open_store
+from partnerenrich_server.embedded import SCHEME, Store, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from partnerenrich.configuration import Configuration
 
@@ -67,20 +67,45 @@ async def open_enricher(configuration: Configuration, file: Path | None = None) 
         ConfigError: Settings are wrong, or a store of one's own comes without a key.
         StoreError: The embedded store does not start.
     """
+    with running_store(configuration) as store:
+        async with enricher_over(store, configuration, file) as enricher:
+            yield enricher
+
+
+@contextlib.contextmanager
+def running_store(configuration: Configuration) -> Iterator[Store]:
+    """
+    The store that a configuration names, else an embedded one; and the key of the fingerprints in it.
+
+    Raises:
+        ConfigError: A store of one's own comes without a key, or the key is wrong.
+        StoreError: The embedded store does not start.
+    """
     url = configuration.store or SCHEME
+    key = decode_key(configuration.key) if configuration.key else None
+    if url.startswith(SCHEME):
+        with open_store(url) as store:
+            yield Store(store.url, key or store.key)
+    elif key is None:
+        raise ConfigError(
+            [Problem("key", "is required with a store of your own; make one: partnerenrich secrets generate-key")]
+        )
+    else:
+        yield Store(url, key)
+
+
+@contextlib.asynccontextmanager
+async def enricher_over(
+    store: Store, configuration: Configuration, file: Path | None = None
+) -> AsyncIterator[Enricher]:
+    """
+    Open the enricher over a running store.
+
+    Says on stderr which plugins did not load. Arguments and errors are those of `open_enricher`.
+    """
     async with contextlib.AsyncExitStack() as stack:
-        if url.startswith(SCHEME):
-            store = stack.enter_context(open_store(url))
-            own_key = None if configuration.key else store.key
-            opening = Enricher.open(configuration, store=store.url, key=own_key)
-        elif configuration.key is None:
-            raise ConfigError(
-                [Problem("key", "is required with a store of your own; make one: partnerenrich secrets generate-key")]
-            )
-        else:
-            opening = Enricher.open(configuration)
         try:
-            enricher = await stack.enter_async_context(opening)
+            enricher = await stack.enter_async_context(Enricher.open(configuration, store=store.url, key=store.key))
         except ConfigError as error:
             raise located_in(file, error) if file else error from None
         for failure in enricher.plugins.failures.values():

@@ -1,0 +1,100 @@
+"""Events as they come in: checked, and stamped with what the hub knows better than the page."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+import msgspec
+
+from partnerenrich import recipes
+from partnerenrich.events import Event, EventError, read_fields, value_of
+from partnerenrich_server.hub.cookies import Cookies
+from partnerenrich_server.hub.replies import Refused, encode
+
+EVENT_BYTES: Final = 64 * 1024
+BATCH_BYTES: Final = 5 * 1024 * 1024
+BATCH_EVENTS: Final = 500
+TYPES: Final = ("track", "page", "identify", "group")
+
+
+class _Batch(msgspec.Struct):
+    batch: list[msgspec.Raw]
+
+
+_read_batch = msgspec.json.Decoder(_Batch).decode
+
+
+@attrs.frozen
+class Stamp:
+    """
+    What a page cannot claim.
+
+    Attributes:
+        cookies: Name the device, and the anonymous visitor where the event names none.
+        address: IP address of the browser.
+    """
+
+    cookies: Cookies
+    address: str | None = attrs.field(repr=False)
+
+    def put_on(self, event: Event) -> None:
+        """Write it into an event."""
+        context = event.context
+        assert context is not None
+        for name in ("canonicalId", "ip"):
+            context.pop(name, None)
+        context["canonical_id"] = msgspec.Raw(encode(self.cookies.device))
+        if self.address is not None:
+            context["ip"] = msgspec.Raw(encode(self.address))
+        event.replace_context()
+        named = (event.fields.get(name) for name in ("anonymousId", "anonymous_id"))
+        if not any(recipes.normalise_id(value_of(raw)) for raw in named):
+            event.fields["anonymousId"] = msgspec.Raw(encode(self.cookies.anonymous))
+
+
+def in_batch(body: bytes) -> list[bytes]:
+    """
+    The events of ``{"batch": [...]}``, unread.
+
+    Raises:
+        Refused: It is no such object, or has too many events, or one that is too long.
+    """
+    try:
+        events = [bytes(event) for event in _read_batch(body).batch]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refused(400, "invalid_body", 'the body must be {"batch": [event, ...]}') from None
+    if len(events) > BATCH_EVENTS:
+        raise Refused(400, "too_large", f"a batch has at most {BATCH_EVENTS} events")
+    if any(len(event) > EVENT_BYTES for event in events):
+        raise Refused(400, "too_large", f"an event has at most {EVENT_BYTES} bytes")
+    return events
+
+
+def read_event(line: bytes, org: str, stamp: Stamp | None) -> Event:
+    """
+    One event of an organisation.
+
+    Args:
+        line: A JSON object.
+        org: Slug.
+        stamp: For an event that comes from a page.
+
+    Raises:
+        EventError: It is none; says why, never what was sent.
+    """
+    event = Event(org, read_fields(line))
+    kind = value_of(event.fields.get("type"))
+    if kind not in TYPES:
+        raise EventError(f"must have a type: {', '.join(TYPES)}")
+    if kind == "track" and not _is_name(value_of(event.fields.get("event"))):
+        raise EventError("is a track without the name of its event")
+    if event.context is None:
+        raise EventError("has a context that is no object")
+    if stamp is not None:
+        stamp.put_on(event)
+    return event
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())

@@ -1,0 +1,224 @@
+"""What the hub's API is, as an OpenAPI 3.1 document."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any, Final
+
+from partnerenrich_server.hub.arrivals import BATCH_EVENTS, TYPES
+
+Schema = dict[str, Any]
+
+
+def _object(required: list[str], **properties: Schema) -> Schema:
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _json(schema: Schema) -> dict[str, Any]:
+    return {"application/json": {"schema": schema}}
+
+
+def _answers(description: str, schema: Schema, *refusals: str, status: int = 200) -> dict[str, Any]:
+    done = {"description": description, "content": _json(schema)}
+    return {str(status): done, **{code: {"$ref": f"#/components/responses/{code}"} for code in refusals}}
+
+
+def _body(schema: Schema) -> dict[str, Any]:
+    content = {kind: {"schema": schema} for kind in ("application/json", "text/plain")}
+    return {"required": True, "content": content}
+
+
+_PROFILE: Final = {
+    "type": "object",
+    "description": "Provider to attribute to value.",
+    "additionalProperties": {"type": "object"},
+}
+_EVENT: Final = _object(
+    ["type"],
+    type={"enum": list(TYPES)},
+    event={"type": "string", "description": "Required in a track.", "pattern": r"\S"},
+    userId={"type": ["string", "integer", "null"]},
+    anonymousId={"type": ["string", "null"]},
+    traits={"type": "object"},
+    properties={"type": "object"},
+    context={"type": "object"},
+    signature={"type": "string", "description": "By which the shop's backend vouches for the person ids."},
+) | {"if": {"properties": {"type": {"const": "track"}}}, "then": {"required": ["event"]}}
+_WRITERS: Final[list[Schema]] = [{"page": []}, {"signature": [], "timestamp": []}]
+_WRITE_REFUSALS: Final = ("400", "401", "403", "404", "408", "415", "429", "503")
+_WAIT: Final = {
+    "name": "wait_ms",
+    "in": "query",
+    "description": "Answer when the event is enriched, at the latest after so many milliseconds.",
+    "schema": {"type": "integer", "minimum": 0, "maximum": 800, "default": 0},
+}
+_KEY: Final = {
+    "name": "key",
+    "in": "query",
+    "description": "The organisation's public key. Not needed where the host tells the organisation.",
+    "schema": {"type": "string"},
+}
+_ACCEPTED: Final = {
+    "success": {"type": "boolean"},
+    "durable": {"type": "boolean", "description": "Whether the event survives the loss of this process."},
+}
+
+DOCUMENT: Final[dict[str, Any]] = {
+    "openapi": "3.1.0",
+    "info": {
+        "title": "partnerenrich identity hub",
+        "version": version("partnerenrich-server"),
+        "description": "What a page may read of its visitor, and where events come in. The device is known by the"
+        " cookies _dfid and _dfdid, which only the hub sets.",
+    },
+    "paths": {
+        "/v1/enrich": {
+            "get": {
+                "summary": "The allowlisted attributes of this visitor, from memory.",
+                "parameters": [
+                    _KEY,
+                    {"name": "provider", "in": "query", "description": "One only.", "schema": {"type": "string"}},
+                ],
+                "responses": _answers(
+                    "An empty object when nothing is known or allowed.", _PROFILE, "400", "401", "403", "404", "429"
+                ),
+            }
+        },
+        "/v1/personalize": {
+            "post": {
+                "summary": "What one partner says of this visitor in the context of a page.",
+                "security": [{"page": []}],
+                "requestBody": _body(_object(["provider"], provider={"type": "string"}, context={"type": "object"})),
+                "responses": _answers(
+                    "An empty object when nothing is known or allowed, or the partner fails.",
+                    _PROFILE,
+                    *("400", "401", "403", "404", "408", "415", "429", "501"),
+                ),
+            }
+        },
+        "/v1/events": {
+            "post": {
+                "summary": "Take one event.",
+                "security": _WRITERS,
+                "parameters": [_WAIT],
+                "requestBody": _body(_EVENT),
+                "responses": _answers(
+                    "Accepted.", _object(["success", "durable"], **_ACCEPTED), *_WRITE_REFUSALS, status=202
+                ),
+            }
+        },
+        "/v1/batch": {
+            "post": {
+                "summary": "Take several events. Those that are not valid are listed, the others count.",
+                "security": _WRITERS,
+                "parameters": [_WAIT],
+                "requestBody": _body(
+                    _object(["batch"], batch={"type": "array", "items": _EVENT, "maxItems": BATCH_EVENTS})
+                ),
+                "responses": _answers(
+                    "Accepted, all or some.",
+                    _object(
+                        ["success", "durable", "accepted"],
+                        **_ACCEPTED,
+                        accepted={"type": "integer"},
+                        rejected={"type": "integer"},
+                        errors={
+                            "type": "array",
+                            "items": _object(["index", "error"], index={"type": "integer"}, error={"type": "string"}),
+                        },
+                    ),
+                    *_WRITE_REFUSALS,
+                    status=202,
+                ),
+            }
+        },
+        "/v1/reset": {
+            "post": {
+                "summary": "Log-out: this browser becomes another device.",
+                "security": [{"page": []}],
+                "requestBody": {"content": {"text/plain": {"schema": {"type": "string", "maxLength": 0}}}},
+                "responses": _answers(
+                    "Done.", _object(["success"], success={"type": "boolean"}), *_WRITE_REFUSALS[:-1]
+                ),
+            }
+        },
+        "/datafly.js": {
+            "get": {
+                "summary": "The library for pages.",
+                "responses": {
+                    "200": {"description": "The script.", "content": {"text/javascript": {}}},
+                    "304": {"description": "Not changed."},
+                },
+            }
+        },
+        "/healthz": {
+            "get": {
+                "summary": "Whether the process lives.",
+                "responses": _answers("It does.", _object(["status"], status={"const": "ok"})),
+            }
+        },
+        "/readyz": {
+            "get": {
+                "summary": "Whether it serves; degraded while the store is gone.",
+                "responses": _answers(
+                    "It does.",
+                    _object(["ready", "degraded"], ready={"type": "boolean"}, degraded={"type": "boolean"}),
+                ),
+            }
+        },
+        "/metrics": {
+            "get": {
+                "summary": "Numbers for Prometheus.",
+                "responses": {"200": {"description": "All of them.", "content": {"text/plain": {}}}},
+            }
+        },
+        "/openapi.json": {
+            "get": {
+                "summary": "This document.",
+                "responses": _answers("OpenAPI 3.1.", {"type": "object"}),
+            }
+        },
+    },
+    "components": {
+        "securitySchemes": {
+            "page": {
+                "type": "apiKey",
+                "in": "query",
+                "name": "key",
+                "description": "The organisation's public key, from a page of one of its origins.",
+            },
+            "signature": {
+                "type": "apiKey",
+                "in": "header",
+                "name": "X-Signature",
+                "description": "sha256= and the hexadecimal HMAC-SHA256 of <X-Timestamp>.<raw body>.",
+            },
+            "timestamp": {
+                "type": "apiKey",
+                "in": "header",
+                "name": "X-Timestamp",
+                "description": "Unix time in milliseconds, at most five minutes off.",
+            },
+        },
+        "schemas": {
+            "Error": _object(
+                ["error"],
+                error=_object(["code", "message"], code={"type": "string"}, message={"type": "string"}),
+            )
+        },
+        "responses": {
+            code: {"description": text, "content": _json({"$ref": "#/components/schemas/Error"})}
+            for code, text in {
+                "400": "The request is not as it must be.",
+                "401": "The public key or the signature is wrong.",
+                "403": "Pages of this origin may not call.",
+                "404": "No such organisation, or no such provider.",
+                "408": "The body came too slowly.",
+                "415": "The body is no JSON.",
+                "429": "Too many requests; Retry-After tells when to come again.",
+                "501": "The partner has no contextual call.",
+                "503": "Too many events wait; Retry-After tells when to come again.",
+            }.items()
+        },
+    },
+}

@@ -1,0 +1,203 @@
+"""``GET /v1/enrich``: the allowlisted attributes of the visitor of this device, and of nobody else."""
+
+import json
+import time
+
+import attrs
+import pytest
+
+from partnerenrich import Resolution, memory
+from partnerenrich.browser import Extract
+
+PAT, SAM = "pat@example.test", "sam@example.test"
+
+
+def found(**attributes):
+    return Resolution("p-1", attributes=attributes)
+
+
+@pytest.fixture(name="copy_key")
+def _copy_key(browser):
+    return lambda: f"partnerenrich:browser_attrs:acme:{browser.cookies['_dfdid']}"
+
+
+async def test_an_identified_visitor_sees_the_allowlisted_attributes(browser, toy):
+    toy.answers[PAT] = found(Persona="Value Hunter", Hidden="not for the page")
+
+    await browser.identify(PAT)
+    answer = await browser.enrich()
+
+    assert (answer.status_code, answer.json()) == (200, {"toy": {"Persona": "Value Hunter"}})
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_no_partner_is_called(browser, toy):
+    toy.answers[PAT] = found(Persona="Value Hunter")
+    await browser.identify(PAT)
+    calls = len(toy.calls)
+
+    await browser.profile()
+
+    assert len(toy.calls) == calls
+
+
+async def test_without_a_cookie_there_is_nothing_and_the_store_is_not_asked(browser, redis):
+    assert (await browser.enrich()).json() == {}
+    assert await redis.keys("*") == []
+
+
+async def test_a_cookie_that_nobody_has_seen_gives_nothing(hub):
+    stranger = hub.browser(cookies={"_dfdid": "0c2d9c1e-6a4f-4a7e-9b0a-1f2e3d4c5b6a"})
+
+    answer = await stranger.enrich()
+
+    assert (answer.status_code, answer.json()) == (200, {})
+
+
+@pytest.mark.parametrize(("provider", "profile"), [("toy", {"toy": {"Tier": 2}}), ("plain", {})])
+async def test_one_provider_may_be_named(browser, toy, provider, profile):
+    """One that shows nothing to browsers is known all the same."""
+    toy.answers[PAT] = found(Tier=2)
+    await browser.identify(PAT)
+
+    assert (await browser.enrich(provider=provider)).json() == profile
+
+
+async def test_an_unknown_provider_is_not_found(browser):
+    answer = await browser.enrich(provider="nobody")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_provider")
+
+
+async def test_the_next_person_on_the_device_sees_nothing_of_the_one_before(browser, toy):
+    toy.answers |= {PAT: found(Persona="Value Hunter"), SAM: Resolution.absent()}
+    await browser.identify(PAT)
+    assert await browser.profile()
+
+    await browser.identify(SAM)
+
+    assert await browser.profile() == {}
+
+
+async def test_what_is_no_longer_on_the_allowlist_is_not_shown(browser, toy, hub, raw, store, open_running_hub):
+    """At once, though the copy was made under the former one."""
+    toy.answers[PAT] = found(Persona="Value Hunter", Tier=2)
+    await browser.identify(PAT)
+    raw["integrations"][0]["browser_attribute_allowlist"] = "Tier"
+
+    async with open_running_hub(raw, store) as other:
+        assert await other.browser(cookies=browser.cookies).profile() == {"toy": {"Tier": 2}}
+
+    raw["integrations"][0]["browser_attribute_allowlist"] = ""
+    async with open_running_hub(raw, store) as other:
+        assert await other.browser(cookies=browser.cookies).profile() == {}
+
+
+async def test_a_partner_that_is_no_longer_configured_is_not_shown(browser, toy, raw, store, open_running_hub):
+    toy.answers[PAT] = found(Tier=2)
+    await browser.identify(PAT)
+    del raw["integrations"][0]
+
+    async with open_running_hub(raw, store) as other:
+        assert await other.browser(cookies=browser.cookies).profile() == {}
+
+
+async def test_an_extract_that_has_expired_is_not_shown(browser, toy, redis, copy_key):
+    toy.answers[PAT] = found(Tier=2)
+    await browser.identify(PAT)
+    who = (await redis.hget(copy_key(), "who")).decode()
+    late = Extract(who, time.time() - 1, memory.NULL)
+    late.attributes = memory.msgspec.Raw(b'{"Tier":2}')
+    await redis.hset(copy_key(), "p:toy", memory.encode(late))
+
+    assert await browser.profile() == {}
+
+
+@pytest.mark.parametrize("field", ["who", "p:toy"])
+async def test_a_damaged_copy_shows_nothing(browser, toy, redis, copy_key, field):
+    toy.answers[PAT] = found(Tier=2)
+    await browser.identify(PAT)
+    await redis.hset(copy_key(), field, b"\xff{")
+
+    answer = await browser.enrich()
+
+    assert (answer.status_code, answer.json()) == (200, {})
+
+
+class TestConsent:
+    @pytest.fixture(name="raw")
+    def _raw(self, raw):
+        raw["integrations"][0]["consent"] = ["marketing"]
+        return raw
+
+    @pytest.mark.parametrize("decisions", [{}, {"marketing": False}, {"analytics": True}])
+    async def test_without_it_nothing_is_shown(self, browser, toy, decisions):
+        toy.answers[PAT] = found(Tier=2)
+        await browser.identify(PAT, context={"consent": decisions})
+
+        assert await browser.profile() == {}
+
+    async def test_with_it_attributes_are_shown_until_it_is_withdrawn(self, browser, toy):
+        toy.answers[PAT] = found(Tier=2)
+        await browser.identify(PAT, context={"consent": {"marketing": True}})
+        assert await browser.profile() == {"toy": {"Tier": 2}}
+
+        await browser.event(context={"consent": {"marketing": False}})
+
+        assert await browser.profile() == {}
+
+    async def test_it_is_checked_again_when_the_copy_is_read(self, browser, toy, redis, copy_key):
+        toy.answers[PAT] = found(Tier=2)
+        await browser.identify(PAT, context={"consent": {"marketing": True}})
+        await redis.hset(copy_key(), "consent", json.dumps({"marketing": False}))
+
+        assert await browser.profile() == {}
+
+
+class TestSignedIdentity:
+    @pytest.fixture(name="raw")
+    def _raw(self, raw):
+        raw["hub"]["browser_identity"] = "signed"
+        return raw
+
+    async def test_a_claim_without_a_signature_shows_nothing(self, browser, toy):
+        toy.answers[PAT] = found(Persona="Value Hunter")
+
+        await browser.identify(PAT)
+
+        assert toy.calls
+        assert await browser.profile() == {}
+
+    async def test_a_device_needs_no_signature(self, browser, toy):
+        """What a partner knows of the device itself is the device's to see."""
+        await browser.event()
+        toy.answers[browser.cookies["_dfid"]] = found(Tier=1)
+        other = attrs.evolve(browser)
+
+        await other.event(anonymousId=browser.cookies["_dfid"])
+
+        assert toy.calls
+
+
+async def test_the_store_may_be_gone(browser, toy, hub, redis, raw, running_store, open_running_hub):
+    """A page gets an empty profile, and the hub says that it is degraded."""
+    gone = attrs.evolve(running_store, url="redis://127.0.0.1:1")
+    async with open_running_hub(raw, gone) as lonely:
+        visitor = lonely.browser(cookies={"_dfdid": "0c2d9c1e-6a4f-4a7e-9b0a-1f2e3d4c5b6a"})
+        answers = [await visitor.enrich() for _ in range(12)]
+        ready = await lonely.client.get(f"{lonely.url}/readyz")
+        event = await visitor.event(wait_ms=0)
+        numbers = await lonely.metrics()
+
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, "{}")}
+    assert (ready.status_code, ready.json()) == (200, {"ready": True, "degraded": True})
+    assert event.status_code == 202
+    assert numbers['partnerenrich_without_store_total{purpose="enrich"}'] == 12
+
+
+async def test_it_is_ready_and_not_degraded_with_its_store(hub):
+    answer = await hub.client.get(f"{hub.url}/readyz")
+
+    assert (answer.status_code, answer.json()) == (200, {"ready": True, "degraded": False})
