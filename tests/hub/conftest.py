@@ -126,6 +126,7 @@ def _raw(plugins_dir):
             "origins": [SHOP, "https://checkout.shop.example"],
             "public_key": "pk-shop",
             "ingest_secret": INGEST_SECRET,
+            "identity_secret": "identity-secret-canary-0123456789",
             "browser_identity": "trusted",
         },
     }

@@ -7,7 +7,7 @@ from partnerenrich import Resolution, Unavailable
 EMAIL, PHONE, USER = "canary-email@example.test", "+447700900123", "canary-user"
 ATTRIBUTE, SHOWN = "canary-attribute", "shown-attribute"
 PARTNER_ID = "canary-partner-id"
-SECRETS = ("ingest-secret-canary-0123456789", "credential-canary-0123456789")
+SECRETS = ("ingest-secret-canary-0123456789", "credential-canary-0123456789", "identity-secret-canary-0123456789")
 QUERY, BODY = "canary-query", "canary-body"
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from partnerenrich import Resolution, memory
 from partnerenrich.browser import Extract
+from partnerenrich.identity_signature import sign
 
+IDENTITY_SECRET = "identity-secret-canary-0123456789"
 PAT, SAM = "pat@example.test", "sam@example.test"
 
 
@@ -159,26 +161,59 @@ class TestConsent:
 class TestSignedIdentity:
     @pytest.fixture(name="raw")
     def _raw(self, raw):
-        raw["hub"]["browser_identity"] = "signed"
+        raw["hub"] |= {"browser_identity": "signed", "identity_secret": IDENTITY_SECRET}
         return raw
 
-    async def test_a_claim_without_a_signature_shows_nothing(self, browser, toy):
-        toy.answers[PAT] = found(Persona="Value Hunter")
+    @pytest.fixture(name="partner")
+    def _partner(self, toy):
+        strange = Resolution("p-of-sam", attributes={"Tier": 2})
+        toy.answers |= {PAT: found(Tier=1), SAM: strange, "personalize": {"Banner": "for you"}}
+        return toy
 
+    async def test_a_claim_without_a_signature_shows_nothing(self, browser, partner):
         await browser.identify(PAT)
 
-        assert toy.calls
+        assert partner.calls
         assert await browser.profile() == {}
 
-    async def test_a_device_needs_no_signature(self, browser, toy):
-        """What a partner knows of the device itself is the device's to see."""
-        await browser.event()
-        toy.answers[browser.cookies["_dfid"]] = found(Tier=1)
-        other = attrs.evolve(browser)
+    async def test_what_the_backend_signed_is_shown(self, browser, partner):
+        await browser.identify(PAT, signature=signed(PAT))
 
-        await other.event(anonymousId=browser.cookies["_dfid"])
+        assert await browser.profile() == {"toy": {"Tier": 1}}
 
-        assert toy.calls
+    @pytest.mark.parametrize("forged", ["", "x", 5, {}, "9999999999.00", "of another", "of another secret", "late"])
+    async def test_a_forged_signature_shows_nothing(self, browser, partner, forged):
+        forgeries = {
+            "of another": signed(SAM),
+            "of another secret": signed(PAT, secret="another secret, as long"),
+            "late": signed(PAT, seconds=-1),
+        }
+
+        answer = await browser.identify(PAT, signature=forgeries.get(forged, forged) if forged else forged)
+
+        assert answer.status_code == 202
+        assert await browser.profile() == {}
+
+    async def test_a_claim_after_a_signed_identify_shows_nothing_of_a_stranger(self, browser, partner):
+        """Whatever of the first person is kept in the claim."""
+        await browser.identify(PAT, signature=signed(PAT))
+        for fields in (
+            {"userId": f"user of {PAT}", "traits": {"email": SAM}},
+            {"traits": {"email": SAM}},
+            {"userId": f"user of {PAT}", "traits": {"email": SAM}, "signature": signed(PAT)},
+        ):
+            await browser.event("identify", **fields)
+            profile = await browser.profile()
+            said = await browser.call("POST", "/v1/personalize", body={"provider": "toy", "context": {}})
+
+            assert profile in ({}, {"toy": {"Tier": 1}})
+            assert said.status_code == 200
+            assert ("personalize", "p-of-sam", {}) not in partner.calls
+
+
+def signed(email, *, secret=IDENTITY_SECRET, seconds=300):
+    expires = int(time.time()) + seconds
+    return sign(secret.encode(), user_id=f"user of {email}", email=email, phone=None, expires=expires)
 
 
 async def test_the_store_may_be_gone(browser, toy, hub, redis, raw, running_store, open_running_hub):

@@ -6,7 +6,7 @@ import asyncio
 import io
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import asynccontextmanager, contextmanager, redirect_stderr, redirect_stdout
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from partnerenrich.testing.leaks import Canaries, debug_log, planted
 from partnerenrich.testing.loopback import SeenRequest, Witness, served
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from partnerenrich.models import Call
 
@@ -179,11 +179,10 @@ class Bench:
     async def _observe(
         self, operation: str, visitor: Visitor, integration: Integration, fault: str | None, *, cancel: bool
     ) -> Observed:
-        config, limits = integration.config, integration.limits
-        transport = None if self.has_sandbox else LoopbackTransport(self._base_url)
-        async with open_client(limits, allowed_hosts=hosts_of(config), transport=transport) as http:
-            http.headers[_MARK] = "1"
-            call = await _Calls(self.partner, config, http, Governor(integration), visitor).ready(operation)
+        limits = integration.limits
+        patient = attrs.evolve(integration, limits=attrs.evolve(limits, timeout=PATIENT))
+        async with self._calls(patient, visitor) as before, self._calls(integration, visitor) as calls:
+            call = await calls.ready(operation, before)
             seen = len(self._witness.seen)
             printed = io.StringIO()
             with debug_log() as log, redirect_stdout(printed), redirect_stderr(printed), self._failing(fault):
@@ -206,6 +205,14 @@ class Bench:
                 requests=tuple(self._witness.seen[seen:]),
                 unanswered=self._witness.under_way,
             )
+
+    @asynccontextmanager
+    async def _calls(self, integration: Integration, visitor: Visitor) -> AsyncIterator[_Calls]:
+        transport = None if self.has_sandbox else LoopbackTransport(self._base_url)
+        hosts = hosts_of(integration.config)
+        async with open_client(integration.limits, allowed_hosts=hosts, transport=transport) as http:
+            http.headers[_MARK] = "1"
+            yield _Calls(self.partner, integration.config, http, Governor(integration), visitor)
 
     def _links(self, identifiers: Mapping[str, str]) -> Iterator[Link]:
         for key in self.linking_keys:
@@ -297,14 +304,14 @@ class _Calls:
     governor: Governor
     visitor: Visitor
 
-    async def ready(self, operation: str) -> Callable[[], Awaitable[Any]]:
-        """An operation, with all that has to come before it done."""
+    async def ready(self, operation: str, before: _Calls) -> Callable[[], Awaitable[Any]]:
+        """An operation, with all that has to come before it done through other, more patient calls."""
         partner, config, http = self.partner, self.config, self.http
         if operation == "check":
             return lambda: self._governed(operation, lambda call: partner.check(config, http, call))
         if operation == "resolve_id":
             return self._resolve
-        partner_id = await self._partner_id()
+        partner_id = await before.partner_id()
         if operation == "fetch_attributes":
             return lambda: self._governed(
                 operation, lambda call: partner.fetch_attributes(config, http, partner_id, call)
@@ -328,7 +335,8 @@ class _Calls:
                 break
         return resolution
 
-    async def _partner_id(self) -> str:
+    async def partner_id(self) -> str:
+        """Of the visitor; raises `NoPartnerId` where the partner names none."""
         try:
             resolution = await self._resolve()
         except PartnerError:
