@@ -6,23 +6,21 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import msgspec
 
-from partnerenrich import http, memory
+from partnerenrich import memory
+from partnerenrich.calls import PartnerCalls
 from partnerenrich.errors import BadResponse, NotCalled, NotSupported, PartnerError, UnknownPartnerId
-from partnerenrich.governor import Governor
 from partnerenrich.memory import Answer, Verdict
 from partnerenrich.models import Link, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import Any
-
-    import httpx
 
     from partnerenrich.configuration import Integration
     from partnerenrich.governor import DailyBudget
@@ -76,7 +74,7 @@ class Reply(msgspec.Struct, frozen=True):
     step: str = ""
 
 
-class Lookup:
+class Lookup(PartnerCalls[Reply]):
     """
     Everything that is asked of one integration's partner.
 
@@ -87,26 +85,11 @@ class Lookup:
     """
 
     def __init__(self, integration: Integration, store: Store, daily_budget: DailyBudget | None) -> None:
-        self.integration = integration
-        self.governor = Governor(integration, budget=daily_budget)
+        super().__init__(integration, daily_budget)
         self._store = store
-        self._flights: dict[str, asyncio.Task[Reply]] = {}
         self._direct = 0
         attempts = integration.limits.attempts
         self._lease_ms = int((integration.limits.timeout * attempts + 1) * 1000)
-
-    @cached_property
-    def _http(self) -> httpx.AsyncClient:
-        return http.open_client(self.integration.limits, allowed_hosts=http.hosts_of(self.integration.config))
-
-    async def close(self) -> None:
-        """End what is under way and disconnect."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
-        if "_http" in self.__dict__:
-            await self._http.aclose()
 
     async def check(self) -> None:
         """
@@ -155,15 +138,6 @@ class Lookup:
             wait_until: As in `resolve`.
         """
         return self._fly(f"{key}:{answer.stamp}", partial(self._refetch, key, answer, wait_until))
-
-    def _fly(self, key: str, work: Callable[[], Coroutine[Any, Any, Reply]]) -> asyncio.Task[Reply]:
-        """Start this work, or join it when it is under way."""
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = asyncio.get_running_loop().create_task(work())
-            self._flights[key] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
-        return flight
 
     async def _resolve_in_order(
         self, questions: Sequence[Question], visitor: Visitor, wait_until: float, event_id: str | None

@@ -12,23 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import cached_property
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import msgspec
 
-from partnerenrich import http, memory
+from partnerenrich import memory
+from partnerenrich.calls import PartnerCalls
 from partnerenrich.errors import BadResponse, NotCalled, PartnerError, UnknownPartnerId
-from partnerenrich.governor import Governor
 from partnerenrich.lookup import MAX_ATTRIBUTES_BYTES
 from partnerenrich.memory import Keys
 from partnerenrich.models import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    import httpx
 
     from partnerenrich.browser import Extract
     from partnerenrich.configuration import Integration
@@ -62,7 +60,7 @@ class Personalized:
     attributes: msgspec.Raw = attrs.field(default=NOTHING, repr=False)
 
 
-class Personalizer:
+class Personalizer(PartnerCalls[Personalized]):
     """
     The contextual calls of one integration whose partner has the hook `personalize`.
 
@@ -79,16 +77,10 @@ class Personalizer:
     def __init__(
         self, integration: Integration, fingerprint: Fingerprints, store: Store, daily_budget: DailyBudget | None
     ) -> None:
-        self.integration = integration
-        self.governor = Governor(integration, budget=daily_budget)
+        super().__init__(integration, daily_budget)
         self._fingerprint = fingerprint
         self._store = store
         self._keys = Keys(integration.org, (integration.provider,))
-        self._flights: dict[str, asyncio.Task[Personalized]] = {}
-
-    @cached_property
-    def _http(self) -> httpx.AsyncClient:
-        return http.open_client(self.integration.limits, allowed_hosts=http.hosts_of(self.integration.config))
 
     async def ask(
         self, canonical_id: str, extract: Extract, context: Mapping[str, Any], *, wait_until: float
@@ -115,22 +107,9 @@ class Personalizer:
         remembered = _remembered(record)
         if remembered is not None and now < remembered.until:
             return Personalized(Outcome.HIT, remembered.attributes)
-        flight = self._flights.get(key)
-        if flight is None:
-            flight = asyncio.get_running_loop().create_task(self._ask(key, answer, context, wait_until))
-            self._flights[key] = flight
-            flight.add_done_callback(lambda _: self._flights.pop(key, None))
+        flight = self._fly(key, partial(self._ask, key, answer, context, wait_until))
         done, _ = await asyncio.wait({flight}, timeout=max(0.0, wait_until - time.monotonic()))
         return flight.result() if done else Personalized(Outcome.LATE)
-
-    async def close(self) -> None:
-        """End the calls that are under way, and disconnect."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
-        if "_http" in self.__dict__:
-            await self._http.aclose()
 
     async def _ask(self, key: str, answer: Answer, context: Mapping[str, Any], wait_until: float) -> Personalized:
         integration = self.integration

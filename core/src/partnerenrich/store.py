@@ -116,7 +116,6 @@ class Store:
             pool = client.connection_pool
             pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
             self._client = client
-        self._command_seconds = command_seconds
         self._local = LocalTier()
         self._down_until = 0.0
         self._outbox: list[Command] = []
