@@ -16,7 +16,7 @@ from partnerenrich.attachment import WRITTEN
 from partnerenrich.batch import Batch, Device, Reading
 from partnerenrich.budget import daily_budget
 from partnerenrich.errors import ConfigError, PartnerError, Problem
-from partnerenrich.events import Event, EventError, at_path, read_fields, value_of
+from partnerenrich.events import Event, EventError, at_path, value_of
 from partnerenrich.identity import Fingerprints, Reader, consents, identifier
 from partnerenrich.lookup import Lookup
 from partnerenrich.runtime import RunningIntegration, RunningOrg
@@ -79,8 +79,9 @@ class Enricher:
         self._orgs = {
             slug: self._org(slug, integrations, configuration, key) for slug, integrations in self.integrations.items()
         }
+        self._only_org = next(iter(self._orgs)) if len(self._orgs) == 1 else None
         self._planning = asyncio.Lock()
-        self._devices: dict[tuple[str, str], Device] = {}
+        self._devices: dict[str, Device] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -117,6 +118,11 @@ class Enricher:
         finally:
             await enricher._close()
 
+    @property
+    def store_failures(self) -> int:
+        """How often the store did not answer as it should."""
+        return self._store.failures
+
     def parse(self, line: bytes, *, org: str | None = None) -> Event:
         """
         Read one event.
@@ -128,15 +134,14 @@ class Enricher:
         Raises:
             EventError: It is no event, or belongs to no configured organisation.
         """
-        fields = read_fields(line)
-        slug = org
-        if slug is None and self._org_from:
-            slug = at_path(fields, self._org_from)
-        elif slug is None and len(self._orgs) == 1:
-            (slug,) = self._orgs
+        slug = self._only_org if org is None else org
+        event = Event.parse(line, slug or "")
+        if org is None and self._org_from:
+            slug = at_path(event.fields, self._org_from)
         if not isinstance(slug, str) or slug not in self._orgs:
             raise EventError("belongs to no configured organisation")
-        return Event(slug, fields)
+        event.org = slug
+        return event
 
     async def process(self, events: Sequence[Event]) -> None:
         """
@@ -146,13 +151,14 @@ class Enricher:
         calls were made.
         """
         deadline = time.monotonic() + self._budget
-        readings, keys = self._identify(events)
+        keys: list[str] = []
+        readings = [Reading.of(event, self._orgs[event.org], keys) for event in events]
         batch = Batch(self._store, self._devices, deadline, self._spawn)
         try:
             async with self._planning:
                 records = await self._store.read(keys)
                 for reading in readings:
-                    batch.plan(reading, records[reading.first : reading.first + len(reading.keys)])
+                    batch.plan(reading, records)
             if tasks := batch.tasks:
                 await self._store.flush()  # whom a device belongs to now is known before any partner is asked
                 async with self._planning:
@@ -204,7 +210,7 @@ class Enricher:
         Returns:
             What was found in the event, what memory held, and each partner's outcome.
         """
-        reading = Reading.of(event, self._orgs[event.org])
+        reading = Reading.of(event, self._orgs[event.org], [])
         records = await self._store.read(reading.keys)
         told = self._explain_memory(reading, records)
         await self.process([event])
@@ -225,7 +231,7 @@ class Enricher:
             keys = {id(linking_key): key for linking_key, key in links}
             visitor = None
             if reading.canonical_id:
-                visitor = memory.read_answer(by_key[reading.keys[1 + index]], integration.version)
+                visitor = memory.read_answer(by_key[reading.visitor_key(index)], integration.version)
             partners.append(
                 {
                     "integration": integration.name,
@@ -254,16 +260,6 @@ class Enricher:
             "person": _person_change(who, after),
             "partners": partners,
         }
-
-    def _identify(self, events: Sequence[Event]) -> tuple[list[Reading], list[str]]:
-        readings = []
-        keys: list[str] = []
-        for event in events:
-            reading = Reading.of(event, self._orgs[event.org])
-            reading.first = len(keys)
-            keys += reading.keys
-            readings.append(reading)
-        return readings, keys
 
     def _org(
         self, slug: str, integrations: Sequence[Integration], configuration: Configuration, key: bytes

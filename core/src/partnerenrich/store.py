@@ -38,8 +38,8 @@ OWED_ENTRIES: Final = 100_000
 FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError)
 DELETIONS = frozenset({"DEL", "HDEL"})
 
-
-_BUCKETS: Final = [f"{{b{number}}}" for number in range(256)]
+BUCKETS: Final = [f"{{b{number}}}" for number in range(256)]
+"""Hash tags, among which the keys are spread; see `bucket`."""
 
 
 def bucket(name: str) -> str:
@@ -49,7 +49,7 @@ def bucket(name: str) -> str:
     In a cluster, all keys of a bucket share a node, so a batch needs about one
     round trip for each node.
     """
-    return _BUCKETS[crc_hqx(name.encode(), 0) & 255]
+    return BUCKETS[crc_hqx(name.encode(), 0) & 255]
 
 
 class LocalTier:
