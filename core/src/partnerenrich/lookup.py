@@ -326,7 +326,7 @@ class Lookup(PartnerCalls[Reply]):
         """None when the work is ours to do; else what another process has found out. A dead one is succeeded."""
         pause = POLL_SECONDS
         while True:
-            granted, record = await self._store.lease(lease, self._lease_ms, key)
+            granted, record = await self._store.lease((lease, self._lease_ms, key))
             answer = memory.read_answer(record, self.integration.version)
             if answer is not None and answer.stamp == stamp and _is_newer(answer, known):
                 if granted:
