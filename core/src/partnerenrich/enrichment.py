@@ -15,10 +15,10 @@ from partnerenrich import memory
 from partnerenrich.attachment import WRITTEN
 from partnerenrich.batch import Batch, Device, Reading
 from partnerenrich.budget import daily_budget
+from partnerenrich.bulk import new_lookup
 from partnerenrich.errors import ConfigError, PartnerError, Problem
 from partnerenrich.events import Event, EventError, at_path, read_fields, value_of
 from partnerenrich.identity import Fingerprints, Reader, consents, identifier
-from partnerenrich.lookup import Lookup
 from partnerenrich.runtime import RunningIntegration, RunningOrg
 from partnerenrich.statistics import PartnerStatistics, Statistics
 from partnerenrich.store import Store
@@ -279,7 +279,7 @@ class Enricher:
         )
 
     def _run(self, integration: Integration, *, several_orgs: bool) -> RunningIntegration:
-        lookup = Lookup(integration, self._store, daily_budget(integration, self._store))
+        lookup = new_lookup(integration, self._store, daily_budget(integration, self._store))
         numbers = PartnerStatistics(lookup.governor.statistics)
         label = f"{integration.org}/{integration.name}" if several_orgs else integration.name
         self.statistics.partners[label] = numbers
