@@ -73,6 +73,7 @@ class Attacher:
         context[name] = msgspec.Raw(b"{" + members[1:] + b"}")
 
     def _described(self, reply: Reply, now: float) -> bytes:
+        """What became of a lookup; and beside the id, the one before it while that is valid."""
         answer = reply.answer
         source = None if answer is None else answer.source
         key = (reply.outcome, source, reply.step)
@@ -85,4 +86,6 @@ class Attacher:
             start += b',"latency_ms":%d' % round(reply.latency * 1000)
         if answer is None:
             return start + b"}"
+        if answer.previous_id != NULL and now < answer.usable_until:
+            start += b',"previous_id":' + answer.previous_id
         return start + b',"age_ms":%d}' % max(0, (now - answer.at) * 1000)

@@ -210,7 +210,12 @@ class Enricher:
         await self.process([event])
         outcomes = value_of((event.context or {}).get("enrichment")) or {}
         for entry in told["partners"]:
-            entry["result"] = outcomes.get(entry["provider"], "the context of the event is no object: nothing attached")
+            result = outcomes.get(entry["provider"])
+            if result is None:
+                result = "the context of the event is no object: nothing attached"
+            else:
+                result.pop("previous_id", None)
+            entry["result"] = result
         return told
 
     def _explain_memory(self, reading: Reading, records: Sequence[bytes | None]) -> dict[str, Any]:
