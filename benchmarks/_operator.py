@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import httpx
@@ -16,7 +16,7 @@ from partnerenrich_uid2._sandbox import new_app
 from partnerenrich_uid2._sandbox.gate import Behaviour, credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
 
 @attrs.frozen
@@ -31,7 +31,7 @@ class Operator:
     base_url: str
 
     @property
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> dict[str, str]:
         """Settings of an integration that may map."""
         return {"base_url": self.base_url, **credentials("UID2")["mapper"].settings}
 
@@ -64,7 +64,7 @@ async def _main(latency_ms: int) -> None:
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
     loop = asyncio.get_running_loop()
     serving = loop.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - uvicorn tells it in no other way
         await asyncio.sleep(0.01)
     print(server.servers[0].sockets[0].getsockname()[1], flush=True)
     await loop.run_in_executor(None, sys.stdin.read)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from partnerenrich.configuration import Integration
     from partnerenrich.governor import DailyBudget
-    from partnerenrich.models import Limits, Visitor
+    from partnerenrich.models import Limits, Link, Visitor
     from partnerenrich.store import Store
 
 T = TypeVar("T")
@@ -27,6 +27,11 @@ GATHER_SECONDS: Final = 0.003
 """How long a link waits for company."""
 BYTES_BESIDE: Final = 32
 """What a link takes in a request beside its value: quotes, a comma, the name of its kind. See `Limits.bulk_bytes`."""
+
+
+def size_of(link: Link) -> int:
+    """What a link takes of `Limits.bulk_bytes`."""
+    return len(link.value.encode()) + BYTES_BESIDE
 
 
 def new_lookup(integration: Integration, store: Store, daily_budget: DailyBudget | None) -> Lookup:
@@ -159,7 +164,7 @@ class BulkLookup(Lookup):
             self._gather(one)
 
     def _gather(self, one: _Asked) -> None:
-        self._gatherer.add(one, len(one.question.link.value.encode()) + BYTES_BESIDE)
+        self._gatherer.add(one, size_of(one.question.link))
 
     async def _renew(self, one: _Asked) -> None:
         try:
