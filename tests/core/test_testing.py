@@ -75,6 +75,14 @@ def test_a_right_plugin_passes_every_check(kit):
     assert len(passed) == 69
 
 
+def test_a_right_plugin_that_is_asked_in_bulk_passes_every_check(kit):
+    """Though it has no other hook: it is asked about one link at a time where a check needs one."""
+    passed, failed = kit(suite_for("bulk_club"))
+
+    assert failed == {}
+    assert len(passed) == 32
+
+
 @pytest.mark.parametrize(
     ("name", "failing"),
     [
@@ -120,6 +128,20 @@ def test_a_right_plugin_passes_every_check(kit):
             | of("test_deadline", DEADLINES, ("check",))
             | of("test_nonsense", NONSENSE, ("check",)),
         ),
+        ("bulk_without_order", {"test_bulk_keeps_the_order"}),
+        (
+            "bulk_leaves_out_unknown",
+            {"test_bulk_answers_each_link", "test_unknown_visitors_are_absent", "test_bulk_takes_a_full_call"},
+        ),
+        (
+            "bulk_odd_answers",
+            {"test_bulk_answers_each_link", "test_known_visitors_are_found", "test_unknown_visitors_are_absent"},
+        ),
+        ("bulk_all_or_nothing", {"test_bulk_bad_link_fails_alone"}),
+        ("bulk_shows_link", {"test_bulk_bad_link_fails_alone"}),
+        ("bulk_promises_too_much", {"test_bulk_takes_a_full_call"}),
+        ("bulk_one_by_one", {"test_bulk_takes_a_full_call"}),
+        ("bulk_disagrees", {"test_bulk_and_single_agree"}),
     ],
 )
 def test_a_broken_plugin_fails_where_it_is_broken(kit, name, failing):
@@ -133,7 +155,7 @@ def test_every_broken_plugin_is_tried():
     """None lies there unused."""
     (tried,) = [{case[0] for case in mark.args[1]} for mark in test_a_broken_plugin_fails_where_it_is_broken.pytestmark]
 
-    assert {path.stem for path in BROKEN.glob("*.py")} - {"club"} == tried
+    assert {path.stem for path in BROKEN.glob("*.py")} - {"club", "bulk_club"} == tried
 
 
 HANDLERS = f"""

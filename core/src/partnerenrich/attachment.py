@@ -67,7 +67,9 @@ class Attacher:
             if answer.attributes != NULL:
                 attributes += head + answer.attributes
             start = self._hits.get(answer.source) or self._start_of_hit(answer.source)
-            enrichment += b"%b%b%d}" % (head, start, max(0, (now - answer.at) * 1000))
+            if answer.previous_id != NULL:
+                start += b'"previous_id":%b,' % answer.previous_id
+            enrichment += b'%b%b"age_ms":%d}' % (head, start, max(0, (now - answer.at) * 1000))
         self._write(event, ids, attributes, enrichment)
 
     def _write(self, event: Event, ids: bytes, attributes: bytes, enrichment: bytes) -> None:
@@ -97,6 +99,7 @@ class Attacher:
         event.replace_context(_encode(context))
 
     def _described(self, reply: Reply, now: float) -> bytes:
+        """What became of a lookup; and beside the id, the one before it while that is valid."""
         answer = reply.answer
         source = None if answer is None else answer.source
         key = (reply.outcome, source, reply.step)
@@ -109,9 +112,11 @@ class Attacher:
             start += b',"latency_ms":%d' % round(reply.latency * 1000)
         if answer is None:
             return start + b"}"
+        if answer.previous_id != NULL and now < answer.usable_until:
+            start += b',"previous_id":' + answer.previous_id
         return start + b',"age_ms":%d}' % max(0, (now - answer.at) * 1000)
 
     def _start_of_hit(self, source: str) -> bytes:
-        start = _encode({"outcome": Outcome.HIT, "link": source})[:-1] + b',"age_ms":'
+        start = _encode({"outcome": Outcome.HIT, "link": source})[:-1] + b","
         self._hits[source] = start
         return start

@@ -121,7 +121,7 @@ class Pending:
         fallback: What the same person was told before, for when the lookup finds nothing.
     """
 
-    task: asyncio.Task[Reply]
+    task: asyncio.Future[Reply]
     asked: frozenset[str] = frozenset()
     stale: Answer | None = None
     fallback: Reply | Pending | None = None
@@ -138,7 +138,7 @@ class Pending:
         earlier = self.fallback.settle(now) if isinstance(self.fallback, Pending) else self.fallback
         return earlier if earlier is not None and _holds(earlier, reply, self.asked, now) else reply
 
-    def without(self, task: asyncio.Task[Reply]) -> Reply | Pending | None:
+    def without(self, task: asyncio.Future[Reply]) -> Reply | Pending | None:
         """What was told before, less what waits for the same lookup: a chain grows by new lookups only."""
         rest = self.fallback.without(task) if isinstance(self.fallback, Pending) else self.fallback
         return rest if self.task is task else attrs.evolve(self, fallback=rest)
@@ -197,7 +197,7 @@ class Batch:
         self._changed: list[Device] = []
         self._waiting: list[_Waiting] = []
         self._remembered: set[str] = set()
-        self._followed: set[tuple[asyncio.Task[Reply], str]] = set()
+        self._followed: set[tuple[asyncio.Future[Reply], str]] = set()
 
     def plan(self, reading: Reading, records: Records) -> None:
         """
@@ -245,7 +245,7 @@ class Batch:
             self._finish(reading, replies, who, visitors)  # type: ignore[arg-type] # none is pending
 
     @property
-    def tasks(self) -> set[asyncio.Task[Reply]]:
+    def tasks(self) -> set[asyncio.Future[Reply]]:
         """The lookups that events wait for."""
         tasks = set()
         for waiting in self._waiting:
@@ -303,7 +303,7 @@ class Batch:
                 if about is None or _is_newer(about, visitor):
                     return None
                 answer = about
-            if answer.state != "found" or answer.step or self._now >= answer.refresh_at:
+            if answer.state != "found" or answer.step or self._now >= min(answer.refresh_at, answer.fresh_until):
                 return None
             hits.append(answer)
             position += 1
@@ -456,10 +456,10 @@ class Batch:
 
     def _ask(
         self, reading: Reading, index: int, who: Who, links: LinkKeys, answers: Sequence[Answer | None]
-    ) -> asyncio.Task[Reply] | None:
+    ) -> asyncio.Future[Reply] | None:
         """Start the lookup of these links; None when none of them can be sent."""
         running, reader = reading.org.running[index], reading.org.reader
-        if not running.integration.partner.supports("resolve_id"):
+        if not running.integration.partner.resolves:
             return None
         questions = []
         for (linking_key, key), answer in zip(links, answers):
@@ -469,7 +469,9 @@ class Batch:
                 questions.append(Question(key, link, answer, stamp))
         if not questions:
             return None
-        visitor = reader.visitor(reading.event, tuple(question.link for question in questions))
+        visitor = None
+        if running.lookup.wants_visitor:
+            visitor = reader.visitor(reading.event, tuple(question.link for question in questions))
         return running.lookup.resolve(questions, visitor, self._deadline, event_id(reading.event))
 
     def _finish(self, reading: Reading, replies: Sequence[Reply], who: Who, visitors: Sequence[Answer | None]) -> None:
@@ -516,7 +518,7 @@ class Batch:
             commands += browser.withdraw(reading.org.keys.browser(reading.canonical_id), integration.provider)
         self._store.queue(commands)
 
-    def _follow(self, reading: Reading, index: int, task: asyncio.Task[Reply], who: Who) -> None:
+    def _follow(self, reading: Reading, index: int, task: asyncio.Future[Reply], who: Who) -> None:
         """See to a lookup after its events have left. The device stays in sight until then."""
         name = reading.device
         if name is None or (task, name) in self._followed:
@@ -526,7 +528,7 @@ class Batch:
         self._spawn(self._remember_late(reading, index, task, who, name))
 
     async def _remember_late(
-        self, reading: Reading, index: int, task: asyncio.Task[Reply], who: Who, name: str
+        self, reading: Reading, index: int, task: asyncio.Future[Reply], who: Who, name: str
     ) -> None:
         """Remember what comes after the event has left, if the device still belongs to the same person."""
         try:

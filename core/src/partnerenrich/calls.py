@@ -32,7 +32,7 @@ class PartnerCalls(Generic[R]):
     def __init__(self, integration: Integration, daily_budget: DailyBudget | None) -> None:
         self.integration = integration
         self.governor = Governor(integration, budget=daily_budget)
-        self._flights: dict[str, asyncio.Task[R]] = {}
+        self._flights: dict[str, asyncio.Future[R]] = {}
 
     @cached_property
     def _http(self) -> httpx.AsyncClient:
@@ -47,7 +47,7 @@ class PartnerCalls(Generic[R]):
         if "_http" in self.__dict__:
             await self._http.aclose()
 
-    def _fly(self, key: str, work: Callable[[], Coroutine[Any, Any, R]]) -> asyncio.Task[R]:
+    def _fly(self, key: str, work: Callable[[], Coroutine[Any, Any, R]]) -> asyncio.Future[R]:
         """Start this work, or join it when it is under way."""
         flight = self._flights.get(key)
         if flight is None:

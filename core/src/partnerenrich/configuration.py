@@ -384,7 +384,7 @@ def _bind_one(org: str, written: IntegrationSettings, partner: BoundPartner, whe
     config = structure(facts.config, written.settings, join(where, "settings"))
     ttl = structure(TTL, {**attrs.asdict(facts.ttl), **written.ttl}, join(where, "ttl"))
     limits = structure(Limits, {**attrs.asdict(facts.limits), **written.limits}, join(where, "limits"))
-    if not linking_keys and (partner.supports("resolve_id") or partner.supports("resolve_ids")):
+    if not linking_keys and partner.resolves:
         raise ConfigError([Problem(join(where, "linking_keys"), "is required: this partner has no default")])
     identity = {
         "settings": public(config),

@@ -15,10 +15,10 @@ from partnerenrich import memory
 from partnerenrich.attachment import WRITTEN
 from partnerenrich.batch import Batch, Device, Reading
 from partnerenrich.budget import daily_budget
+from partnerenrich.bulk import new_lookup
 from partnerenrich.errors import ConfigError, PartnerError, Problem
 from partnerenrich.events import Event, EventError, at_path, value_of
 from partnerenrich.identity import Fingerprints, Reader, consents, identifier
-from partnerenrich.lookup import Lookup
 from partnerenrich.runtime import RunningIntegration, RunningOrg
 from partnerenrich.statistics import PartnerStatistics, Statistics
 from partnerenrich.store import Store
@@ -216,7 +216,12 @@ class Enricher:
         await self.process([event])
         outcomes = value_of((event.context or {}).get("enrichment")) or {}
         for entry in told["partners"]:
-            entry["result"] = outcomes.get(entry["provider"], "the context of the event is no object: nothing attached")
+            result = outcomes.get(entry["provider"])
+            if result is None:
+                result = "the context of the event is no object: nothing attached"
+            else:
+                result.pop("previous_id", None)
+            entry["result"] = result
         return told
 
     def _explain_memory(self, reading: Reading, records: Sequence[bytes | None]) -> dict[str, Any]:
@@ -275,7 +280,7 @@ class Enricher:
         )
 
     def _run(self, integration: Integration, *, several_orgs: bool) -> RunningIntegration:
-        lookup = Lookup(integration, self._store, daily_budget(integration, self._store))
+        lookup = new_lookup(integration, self._store, daily_budget(integration, self._store))
         numbers = PartnerStatistics(lookup.governor.statistics)
         label = f"{integration.org}/{integration.name}" if several_orgs else integration.name
         self.statistics.partners[label] = numbers

@@ -195,8 +195,12 @@ def found(version: str, source: str, resolution: Resolution, attributes: msgspec
     """The record of a resolution with an id, and of the attributes that belong to it."""
     latest = now + ttl.cap
     expires_at = None if resolution.expires_at is None else min(resolution.expires_at, latest)
+    refresh_at = None
     if resolution.refresh_at is not None:
-        resolved_until = fresh_until = min(max(resolution.refresh_at, now), latest)
+        resolved_until = min(max(resolution.refresh_at, now), latest)
+        fresh_until = resolved_until if expires_at is None else max(resolved_until, expires_at)
+        if resolved_until < latest:
+            refresh_at = resolved_until  # to ask before is in vain
     else:
         resolved_until = now + _shortened(ttl.resolved)
         fresh_until = resolved_until if attributes is NULL else min(now + _shortened(ttl.attributes), resolved_until)
@@ -214,6 +218,7 @@ def found(version: str, source: str, resolution: Resolution, attributes: msgspec
         now,
         fresh_until,
         ttl,
+        refresh_at,
     )
 
 
@@ -241,14 +246,14 @@ def damped(answer: Answer, step: str, ttl: TTL, now: float) -> Answer:
     return msgspec.structs.replace(answer, damped_until=now + ttl.failed, step=step)
 
 
-def _timed(answer: Answer, now: float, fresh_until: float, ttl: TTL) -> Answer:
+def _timed(answer: Answer, now: float, fresh_until: float, ttl: TTL, refresh_at: float | None = None) -> Answer:
     answer.at = now
     answer.usable_until = fresh_until + ttl.stale_for
     if answer.expires_at is not None:
         fresh_until = min(fresh_until, answer.expires_at)
         answer.usable_until = min(answer.usable_until, answer.expires_at)
     answer.fresh_until = fresh_until
-    answer.refresh_at = now + REFRESH_SHARE * (fresh_until - now)
+    answer.refresh_at = now + REFRESH_SHARE * (fresh_until - now) if refresh_at is None else refresh_at
     return answer
 
 

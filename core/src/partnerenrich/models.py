@@ -217,6 +217,8 @@ class Limits:
         pause: Seconds for which an open breaker holds calls back.
         response_bytes: Longest body of a response.
         bulk: Most links in one `resolve_ids` call.
+        bulk_bytes: Most bytes of links in one `resolve_ids` call: of each its value in
+            UTF-8, and 32 more for what stands around it.
     """
 
     timeout: float = _number(1.0, 0.001, 3600)
@@ -228,6 +230,7 @@ class Limits:
     pause: float = _number(10.0, 0.001, 3600)
     response_bytes: int = _number(1 << 20, 1, 1 << 30)
     bulk: int = _number(1000, 1, 1_000_000)
+    bulk_bytes: int = _number(1 << 20, 1, 1 << 30)
 
 
 @attrs.frozen(kw_only=True)

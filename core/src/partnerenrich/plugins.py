@@ -71,6 +71,11 @@ class BoundPartner:
         return hook in self._hooks
 
     @property
+    def resolves(self) -> bool:
+        """Whether the partner can be asked whom it knows, one by one or in bulk."""
+        return self.supports("resolve_id") or self.supports("resolve_ids")
+
+    @property
     def hooks(self) -> tuple[str, ...]:
         """The hooks that the partner implements, without `partner` itself."""
         return tuple(name for name in (*ASYNC_HOOKS, "sandbox") if name in self._hooks)

@@ -15,7 +15,7 @@ import httpx
 
 from partnerenrich import recipes
 from partnerenrich.configuration import Integration
-from partnerenrich.errors import PartnerError
+from partnerenrich.errors import BadResponse, PartnerError
 from partnerenrich.governor import Governor
 from partnerenrich.http import hosts_of, open_client
 from partnerenrich.models import Link, LinkingKey, Resolution, Visitor
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from partnerenrich.models import Call
 
-OPERATIONS = ("check", "resolve_id", "fetch_attributes", "personalize")
+OPERATIONS = ("check", "resolve_id", "resolve_ids", "fetch_attributes", "personalize")
 """The hooks that the bench can call."""
 
 PATIENT = 5.0
@@ -130,7 +130,7 @@ class Bench:
         found = planted("settings", self.config()) | planted("known", list(self.sample.get("known", ()))[:1])
         for visitor in self.visitors("known")[:1]:
             found |= planted("sent", {link.key: link.value for link in visitor.links})
-        if self.partner.supports("resolve_id"):
+        if self.partner.resolves:
             resolution = self.observe("resolve_id").result or Resolution.absent()
             found |= planted("partner_id", resolution.partner_id) | planted("profile", resolution.attributes)
             if resolution.partner_id and self.partner.supports("fetch_attributes"):
@@ -143,6 +143,7 @@ class Bench:
         *,
         of: str = "known",
         index: int = 0,
+        links: Sequence[Link] | None = None,
         config: Any = None,
         fault: str | None = None,
         timeout: float = PATIENT,
@@ -152,9 +153,11 @@ class Bench:
         Let the plugin do one thing, in an event loop of its own. The same thing is not done twice.
 
         Args:
-            operation: One of `OPERATIONS`.
+            operation: One of `OPERATIONS`. A partner that is asked in bulk alone is asked about
+                one link at a time for ``resolve_id``.
             of: Kind of visitor, a key of `sample`.
             index: Which one of that kind.
+            links: What ``resolve_ids`` is asked about; by default, the links of that visitor.
             config: Settings; the good ones by default.
             fault: One of `partnerenrich.testing.faults.MODES`, for all requests of the operation.
             timeout: Seconds for the call.
@@ -163,14 +166,16 @@ class Bench:
         Raises:
             NoPartnerId: The operation needs one.
         """
-        thing = (operation, of, index, fault, timeout, cancel)
+        thing = (operation, of, index, None if links is None else tuple(links), fault, timeout, cancel)
         if config is None and thing in self._observed:
             return self._observed[thing]
         if isinstance(self._app, HandlerApp):
             self._app.knows = of == "known"
         visitors = self.visitors(of)
         visitor = visitors[index] if visitors else Visitor()
-        integration = self._integration(self.config() if config is None else config, timeout)
+        if links is not None:
+            visitor = Visitor(tuple(links))
+        integration = self._integration(self.config() if config is None else config, timeout, fault)
         observed = asyncio.run(self._observe(operation, visitor, integration, fault, cancel=cancel))
         if config is None:
             self._observed[thing] = observed
@@ -214,6 +219,17 @@ class Bench:
             http.headers[_MARK] = "1"
             yield _Calls(self.partner, integration.config, http, Governor(integration), visitor)
 
+    def new_links(self, count: int) -> list[Link]:
+        """So many links of people who are not in the sample, all different, by the linking keys in turn."""
+        keys = [key for key in self.linking_keys if key.source in {link.source for link in self._links(_stranger(0))}]
+        links = []
+        for number in range(count if keys else 0):
+            key = keys[number % len(keys)]
+            value = recipes.apply(key.hash, key.source, _stranger(number)[key.source])
+            assert value is not None
+            links.append(Link(key.source, key.key, value, key.hash))
+        return links
+
     def _links(self, identifiers: Mapping[str, str]) -> Iterator[Link]:
         for key in self.linking_keys:
             if key.source in identifiers:
@@ -221,7 +237,7 @@ class Bench:
                 if value is not None:
                     yield Link(key.source, key.key, value, key.hash)
 
-    def _integration(self, config: Any, timeout: float) -> Integration:
+    def _integration(self, config: Any, timeout: float, fault: str | None) -> Integration:
         facts = self.partner.facts
         limits = attrs.evolve(
             facts.limits,
@@ -229,7 +245,7 @@ class Bench:
             attempts=1,
             calls_per_second=None,
             calls_per_day=None,
-            response_bytes=RESPONSE_BYTES,
+            response_bytes=facts.limits.response_bytes if fault is None else RESPONSE_BYTES,
         )
         return Integration(
             org="conformance",
@@ -311,6 +327,10 @@ class _Calls:
             return lambda: self._governed(operation, lambda call: partner.check(config, http, call))
         if operation == "resolve_id":
             return self._resolve
+        if operation == "resolve_ids":
+            return lambda: self._governed(
+                operation, lambda call: partner.resolve_ids(config, http, self.visitor.links, call)
+            )
         partner_id = await before.partner_id()
         if operation == "fetch_attributes":
             return lambda: self._governed(
@@ -326,7 +346,14 @@ class _Calls:
         """Link by link, as in production: the search ends when one is found or opted out."""
 
         async def one(link: Link, call: Call) -> Resolution:
-            return await self.partner.resolve_id(self.config, self.http, link, self.visitor, call)
+            if self.partner.supports("resolve_id"):
+                return await self.partner.resolve_id(self.config, self.http, link, self.visitor, call)
+            (said,) = await self.partner.resolve_ids(self.config, self.http, [link], call)
+            if isinstance(said, PartnerError):
+                raise said
+            if not isinstance(said, Resolution):
+                raise BadResponse(f"an answer of resolve_ids is no Resolution but {type(said).__name__}")
+            return said
 
         resolution = Resolution.absent()
         for link in self.visitor.links:
@@ -347,6 +374,17 @@ class _Calls:
 
     async def _governed(self, hook: str, attempt: Callable[[Call], Awaitable[Any]]) -> Any:
         return await self.governor.call(attempt, wait_until=time.monotonic() + PATIENT, hook=hook)
+
+
+def _stranger(number: int) -> dict[str, str]:
+    """Identifiers that all differ from those of any other number."""
+    return {
+        "canonical_id": f"device-{number:08}",
+        "anonymous_id": f"device-{number:08}",
+        "user_id": f"customer-{number:08}",
+        "email": f"stranger-{number:08}@example.test",
+        "phone": f"+1202555{number:04}",
+    }
 
 
 def _outcome(task: asyncio.Future[Any]) -> tuple[Any, BaseException | None]:

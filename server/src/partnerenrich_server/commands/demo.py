@@ -74,7 +74,7 @@ def command(*, once: bool, port: int, plugins_dir: Path | None) -> None:
 
 
 def _resolves(partner: BoundPartner) -> bool:
-    return partner.supports("resolve_id") or partner.supports("resolve_ids")
+    return partner.resolves
 
 
 async def _demo(sandboxes: Sequence[Served], plugins_dir: Path | None, *, once: bool) -> int:
