@@ -63,16 +63,23 @@ def publish(
     """
     Put the allowlisted attributes of an answer, and the decisions seen with it, into the copy.
 
-    A copy that belongs to another person by now stays theirs, and does not serve these.
+    A partner's own id of the visitor is not for a page, under whatever name the partner gives it. A copy that belongs to another person by now stays theirs, and does not serve these.
     """
     attributes = _read(answer.attributes) if bytes(answer.attributes) != b"null" else {}
-    allowed = {name: value for name, value in attributes.items() if name in allowlist}
+    allowed = {
+        name: value for name, value in attributes.items() if name in allowlist and not holds_id(bytes(value), answer)
+    }
     extract = Extract(answer.stamp, answer.usable_until, msgspec.Raw(encode(allowed)))
     return [
         ("HSETNX", key, "who", answer.stamp),
         ("HSET", key, "consent", encode(consent), f"p:{provider}", encode(extract)),
         ("EXPIRE", key, seconds),
     ]
+
+
+def holds_id(value: bytes, answer: Answer) -> bool:
+    """Whether the JSON of an attribute is, or holds, the partner's id of the visitor: the present or the previous one."""
+    return any(bytes(raw) != b"null" and bytes(raw) in value for raw in (answer.partner_id, answer.previous_id))
 
 
 def withdraw(key: str, provider: str) -> list[Command]:

@@ -55,7 +55,7 @@ class Erased:
     How much was deleted.
 
     Attributes:
-        devices: That were found to be of the person.
+        devices: On which the person was known.
         link_records: Answers about one identifier.
         visitor_records: What devices were told.
         browser_copies: What pages could read.
@@ -83,7 +83,12 @@ class _Device:
     @property
     def is_told_anything(self) -> bool:
         """Whether any of the partners said something of whoever uses it."""
-        return any(self.told.values()) or any(_part(provider) in self.copy for provider in self.told)
+        return any(self.told.values()) or self.has_shown_anything
+
+    @property
+    def has_shown_anything(self) -> bool:
+        """Whether a page can read what any of the partners said."""
+        return any(_part(provider) in self.copy for provider in self.told)
 
 
 class _Deletions:
@@ -211,7 +216,7 @@ class Eraser:
             if not is_meant and not device.names(fingerprints):
                 self._clean(deletions, keys, device)
             elif is_everything or device.is_told_anything:
-                erased.devices += 1
+                erased.devices += bool(device.who.stamp or device.is_told_anything)
                 erased.also_known_by |= {s for s, each in device.who.persons.items() if each not in fingerprints}
                 linked.update(device.who.persons.values(), self._of_device(device.canonical_id))
                 self._end(deletions, keys, device, structs.replace(device.who, stamp=secrets.token_hex(8)))
@@ -254,7 +259,7 @@ class Eraser:
         deletions.add([("SET", who_key, memory.encode(who), "XX", "KEEPTTL")])
         deletions.add((("DEL", key) for key in visitor_keys), "visitor_records")
         copy = keys.browser(device.canonical_id)
-        deletions.add([("DEL", copy)], "browser_copies")
+        deletions.add([("DEL", copy)], "browser_copies" if device.has_shown_anything else None)
         if self._has_browser_copy and browser.is_device_cookie(device.canonical_id):
             deletions.add(browser.belongs(copy, who.stamp, TOMBSTONE_SECONDS))
 

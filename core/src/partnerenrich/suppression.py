@@ -171,8 +171,8 @@ class SuppressionList:
                 since = b"(" + entry
             if len(entries) < PAGE:
                 break
-        if first and self._entries:
-            await warn_of_eviction(self._store)
+        if first and self._entries and (problem := await eviction_problem(self._store)):
+            log.warning("%s", problem)
         self._version = version
 
 
@@ -188,14 +188,14 @@ async def hear(store: Store, lists: Sequence[SuppressionList]) -> None:
     await heed(store, lists, await store.read([each.version_key for each in lists]))
 
 
-async def warn_of_eviction(store: Store) -> None:
-    """Say in the log when a full store may drop the list."""
+async def eviction_problem(store: Store) -> str | None:
+    """Why a full store may drop the list; None when it may not, or does not tell."""
     policy = await store.eviction_policy()
-    if policy is not None and policy.startswith(EVICTING):
-        log.warning(
-            "the store's maxmemory-policy is %s: when it is full, it may drop the suppression list; use volatile-lru",
-            policy,
-        )
+    if policy is None or not policy.startswith(EVICTING):
+        return None
+    return (
+        f"the store's maxmemory-policy is {policy}: when it is full, it may drop the suppression list; use volatile-lru"
+    )
 
 
 def _normalised(source: str, value: str, default_region: str | None) -> str | None:
