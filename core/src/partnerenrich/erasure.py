@@ -174,7 +174,7 @@ class Eraser:
 
     async def forget(self, fingerprints: Collection[str] = (), canonical_ids: Collection[str] = ()) -> Erased:
         """
-        Delete all that any partner ever said of a person or a device, and the index of it.
+        Delete all that any partner ever said of a person or a device. The index stays, to be able to do it again.
 
         Args:
             fingerprints: Of the person's ids.
@@ -224,8 +224,6 @@ class Eraser:
             keys.link(provider, each + suffix) for provider in providers for each in linked for suffix in self._suffixes
         )
         deletions.add((("DEL", key) for key in links if key not in spared), "link_records")
-        if is_everything:
-            deletions.add(("DEL", self._index(each)) for each in fingerprints)
         deletions.count(await self._store.ask(deletions.commands), erased)
         return erased
 
