@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import selectors
+import time
 from contextlib import asynccontextmanager
 
 import attrs
@@ -12,7 +14,20 @@ import fakeredis
 import msgspec
 import pytest
 
-from partnerenrich import Limits, LinkingKey, Partner, Resolution, hookimpl, plugins, store
+from partnerenrich import (
+    Limits,
+    LinkingKey,
+    Partner,
+    Resolution,
+    batch,
+    enrichment,
+    erasure,
+    hookimpl,
+    lookup,
+    plugins,
+    store,
+    suppression,
+)
 from partnerenrich.configuration import load_mapping
 from partnerenrich.enrichment import Enricher
 from partnerenrich.memory import Answer, encode
@@ -170,7 +185,11 @@ def _grow_old(redis):
 
     async def grow_old(seconds):
         for key in await redis.keys("*"):
-            if await redis.type(key) == b"string" and b"~who" not in key and not key.endswith(b"~lease"):
+            if (
+                await redis.type(key) == b"string"
+                and not {b"~who", b"~suppressed"} & set(key.split(b":"))
+                and not key.endswith(b"~lease")
+            ):
                 record = msgspec.json.decode(await redis.get(key), type=Answer)
                 times = ("at", "refresh_at", "fresh_until", "usable_until", "resolved_until", "damped_until")
                 for name in times:
@@ -180,6 +199,47 @@ def _grow_old(redis):
                 await redis.set(key, encode(record), keepttl=True)
 
     return grow_old
+
+
+class SkippingSelector(selectors.DefaultSelector):
+    skipped = 0.0
+
+    def select(self, timeout=None):
+        assert timeout is not None or self.get_map(), "everybody waits for ever"
+        self.skipped += timeout or 0.0
+        return super().select(0)
+
+
+class SkippingLoop(asyncio.SelectorEventLoop):
+    def __init__(self):
+        super().__init__(SkippingSelector())
+
+    @property
+    def skipped(self):
+        return self._selector.skipped
+
+    def time(self):
+        return super().time() + self.skipped
+
+
+class LoopTime:
+    """Stands for the module `time`, on the clock of the running loop."""
+
+    def time(self):
+        return time.time() + asyncio.get_running_loop().skipped
+
+    def monotonic(self):
+        return time.monotonic() + asyncio.get_running_loop().skipped
+
+    perf_counter = monotonic
+
+
+@pytest.fixture(name="skipping_loop")
+def _skipping_loop(monkeypatch):
+    """Makes event loops whose time is virtual: they skip what they would sleep, and the core with them."""
+    for module in (batch, enrichment, erasure, lookup, store, suppression):
+        monkeypatch.setattr(module, "time", LoopTime())
+    return SkippingLoop
 
 
 @pytest.fixture(name="canaries")

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import selectors
-import time
 
 import attrs
 import msgspec
@@ -20,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from partnerenrich import LinkingKey, Resolution, batch, enrichment, hookimpl, lookup, store
+from partnerenrich import LinkingKey, Resolution, hookimpl
 from partnerenrich.browser import Extract
 
 DEVICES = ("0c2d9c1e-6a4f-4a7e-9b0a-1f2e3d4c5b6a", "00000000-0000-0000-0000-000000000000")
@@ -28,45 +26,6 @@ PEOPLE = ("ann", "bob", "dee")
 UNKNOWN = "dee"
 """Whom the partner does not know."""
 BUDGET = 0.25
-
-
-class SkippingSelector(selectors.DefaultSelector):
-    skipped = 0.0
-
-    def select(self, timeout=None):
-        assert timeout is not None or self.get_map(), "everybody waits for ever"
-        self.skipped += timeout or 0.0
-        return super().select(0)
-
-
-class SkippingLoop(asyncio.SelectorEventLoop):
-    def __init__(self):
-        super().__init__(SkippingSelector())
-
-    def time(self):
-        return super().time() + self._selector.skipped
-
-
-class LoopTime:
-    """Stands for the module `time`, on the clock of the running loop."""
-
-    @staticmethod
-    def _skipped():
-        return asyncio.get_running_loop()._selector.skipped
-
-    def time(self):
-        return time.time() + self._skipped()
-
-    def monotonic(self):
-        return time.monotonic() + self._skipped()
-
-    perf_counter = monotonic
-
-
-@pytest.fixture(autouse=True)
-def _loop_time(monkeypatch):
-    for module in (batch, enrichment, lookup, store):
-        monkeypatch.setattr(module, "time", LoopTime())
 
 
 @attrs.define(eq=False)
@@ -216,7 +175,7 @@ KEYS = {
 @pytest.mark.parametrize("keys", KEYS)
 @pytest.mark.parametrize("in_two_steps", [False, True], ids=["at once", "in two steps"])
 def test_nobody_receives_the_attributes_of_another_person(
-    open_enricher, redis, server, resolver, fetcher, keys, in_two_steps
+    open_enricher, redis, server, resolver, fetcher, skipping_loop, keys, in_two_steps
 ):
     partner = partner_class(fetcher if in_two_steps else resolver, KEYS[keys])
     config = {"budget_ms": BUDGET * 1000, "hub": {"browser_identity": "trusted"}}
@@ -235,7 +194,7 @@ def test_nobody_receives_the_attributes_of_another_person(
             ):
                 await play((one, two), redis, server, steps)
 
-        with asyncio.Runner(loop_factory=SkippingLoop) as runner:
+        with asyncio.Runner(loop_factory=skipping_loop) as runner:
             runner.run(scenario())
 
     holds()

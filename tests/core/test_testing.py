@@ -83,6 +83,18 @@ def test_a_right_plugin_that_is_asked_in_bulk_passes_every_check(kit):
     assert len(passed) == 32
 
 
+def test_a_right_plugin_with_opted_out_visitors_passes_more_checks(kit):
+    """Those for visitors who do not want to be known."""
+    passed, failed = kit(suite_for("leavers"))
+
+    assert failed == {}
+    assert {name for name in passed if "opted_out" in name} == {
+        "test_opted_out_visitors_are_told",
+        "test_opted_out_answers_hold_nothing",
+        "test_opted_out_visitors_show_nowhere",
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "failing"),
     [
@@ -96,6 +108,9 @@ def test_a_right_plugin_that_is_asked_in_bulk_passes_every_check(kit):
         ("logs_email", {"test_logs_show_nothing[resolve_id]"}),
         ("logs_url_aside", of("test_logs_show_nothing", ("resolve_id", "fetch_attributes"))),
         ("prints_profile", {"test_logs_show_nothing[fetch_attributes]"}),
+        ("leaver_as_absent", {"test_opted_out_visitors_are_told"}),
+        ("profile_of_a_leaver", {"test_opted_out_answers_hold_nothing"}),
+        ("names_a_leaver", {"test_opted_out_visitors_show_nowhere"}),
         ("absent_as_error", {"test_unknown_visitors_are_absent"}),
         ("refused_as_absent", of("test_refused_credential", ("unauthorized", "forbidden"), ("resolve_id",))),
         ("down_as_absent", of("test_partner_is_down", ("server_error", "unavailable"), ("resolve_id",))),

@@ -6,13 +6,17 @@ import random
 import time
 from contextlib import contextmanager
 
+import attrs
 import pytest
 
 from partnerenrich import memory
+from partnerenrich.configuration import load_mapping
+from partnerenrich.forgetting import Forgetting
 from partnerenrich.store import Store
+from partnerenrich.suppression import EVER, eviction_problem
 
 DEVICE = "0c2d9c1e-6a4f-4a7e-9b0a-1f2e3d4c5b6a"
-WRITES = {"set", "del", "hset", "hsetnx", "hdel", "expire", "incr", "unlink"}
+WRITES = {"set", "del", "hset", "hsetnx", "hdel", "expire", "incr", "unlink", "zadd", "zremrangebyrank", "xadd"}
 
 
 def visitor(number, **more):
@@ -83,8 +87,9 @@ async def test_a_batch_is_a_few_round_trips_however_many_visitors_it_has(server,
             our_own = _reads(server) - before
             await enricher.enrich([visitor(f"{size}-{n}") for n in range(size)])
             trips.append(_reads(server) - before - 2 * our_own)
-    # The records; whom each device belongs to; leases; answers and what visitors were told. At times one more.
-    assert max(trips) <= 5
+    # The records; whom each device belongs to; leases; who was forgotten meanwhile; answers and what visitors
+    # were told. At times one more.
+    assert max(trips) <= 6
 
 
 def _reads(server):
@@ -163,6 +168,48 @@ async def test_all_that_a_store_is_asked_for(server):
         assert (store.failures, store.down) == (0, False)
     finally:
         await store.close()
+
+
+async def test_who_is_forgotten_is_forgotten_in_every_kind_of_store(server, open_enricher, toy):
+    raw = {"org": "acme", "integrations": [{"provider": "toy", "browser_attribute_allowlist": "name"}]}
+    device = {"anonymousId": DEVICE}
+    ann = json.dumps(device | {"traits": {"email": "ann@example.test"}}).encode()
+    async with (
+        open_enricher(server.url) as one,
+        open_enricher(server.url) as two,
+        Forgetting.open(load_mapping(raw), "acme", store=server.url, key=b"k" * 32) as by_hand,
+    ):
+        assert outcomes(await one.enrich([ann, visitor(1)])) == ["fresh", "fresh"]
+        assert outcomes(await two.enrich([ann])) == ["hit"]
+
+        forgotten = await by_hand.forget("email", "ann@example.test", EVER)
+
+        assert attrs.asdict(forgotten.erased) | {"also_known_by": None} == {
+            "devices": 1,
+            "link_records": 1,
+            "visitor_records": 1,
+            "browser_copies": 1,
+            "also_known_by": None,
+        }
+        assert server.ask("HGET", f"partnerenrich:browser_attrs:acme:{DEVICE}", "p:toy") is None
+        for enricher in (two, one):
+            assert outcomes(await enricher.enrich([json.dumps(device).encode(), ann, visitor(1)])) == [
+                "opted_out",
+                "opted_out",
+                "hit",
+            ]
+        assert await by_hand.eviction_problem() is None
+        await by_hand.lift("email", "ann@example.test")
+        assert outcomes(await two.enrich([ann])) == ["fresh"]
+    assert toy.calls.count("ann@example.test") == 2
+
+
+async def test_a_store_that_may_drop_the_list_is_noticed(new_server):
+    server = new_server("redis")
+    server.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    store = Store(server.url, command_seconds=1)
+    assert "allkeys-lru" in (await eviction_problem(store) or "")
+    await store.close()
 
 
 async def test_people_who_share_devices_and_processes_get_their_own_or_nothing(server, open_enricher, toy):

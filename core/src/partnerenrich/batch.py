@@ -11,7 +11,7 @@ import attrs
 import msgspec
 from msgspec import structs
 
-from partnerenrich import browser, memory
+from partnerenrich import browser, memory, suppression
 from partnerenrich.identity import DEVICE_SOURCES, Reader, consents, event_id, identifier
 from partnerenrich.lookup import Question, Reply, reply_from_memory
 from partnerenrich.memory import Answer, Verdict, Who
@@ -196,6 +196,7 @@ class Batch:
         self._held: list[str] = []
         self._changed: list[Device] = []
         self._waiting: list[_Waiting] = []
+        self._copies: list[tuple[Reading, int, Who, list[Command]]] = []
         self._remembered: set[str] = set()
         self._followed: set[tuple[asyncio.Future[Reply], str]] = set()
 
@@ -207,7 +208,15 @@ class Batch:
             reading: The event. Events of one device must come in their order.
             records: One for each key of the batch.
         """
+        suppressed = reading.org.suppressed
+        if suppressed and suppressed.holds_device(reading.known.canonical_id):
+            who = memory.NOBODY if reading.device is None else memory.read_who(records[reading.first])
+            self._refuse(reading, records, who)
+            return
         who = self._see(reading, records)
+        if suppressed and _is_suppressed(reading, who):
+            self._refuse(reading, records, who)
+            return
         hits = self._hits(reading, records, who)
         if hits is not None:
             for running in reading.org.running:
@@ -259,11 +268,25 @@ class Batch:
         """Attach what became of the lookups, and see to those that are late."""
         self._now = time.time()
         for waiting in self._waiting:
+            if _is_suppressed(waiting.reading, waiting.who):
+                self._finish(waiting.reading, [_SUPPRESSED] * len(waiting.replies), waiting.who, waiting.visitors)
+                continue
             settled = [reply.settle(self._now) if isinstance(reply, Pending) else reply for reply in waiting.replies]
             self._finish(waiting.reading, settled, waiting.who, waiting.visitors)
             for index, reply in enumerate(waiting.replies):
                 if isinstance(reply, Pending) and not reply.task.done():
                     self._follow(waiting.reading, index, reply.task, waiting.who)
+        self._publish()
+
+    @property
+    def has_written(self) -> bool:
+        """Whether anything is remembered that was not, or will be when a lookup ends."""
+        return bool(self._held or self._remembered or self._waiting)
+
+    @property
+    def has_seen_somebody(self) -> bool:
+        """Whether a person was seen on a device and nobody else knows it yet."""
+        return bool(self._changed or self._copies)
 
     @property
     def has_news(self) -> bool:
@@ -310,6 +333,16 @@ class Batch:
             next_link += len(links)
         return hits
 
+    def _refuse(self, reading: Reading, records: Records, who: Who) -> None:
+        """Attach nothing, ask nobody, and keep nothing of what was known."""
+        device = None if reading.device is None else self._devices.get(reading.device)
+        if device is not None:
+            device.told = [None] * len(device.told)
+        visitors: list[Answer | None] = [None] * len(reading.links)
+        if reading.device is not None:
+            visitors = [self._visitor(reading, i, records[reading.first + 1 + i], who) for i in range(len(visitors))]
+        self._finish(reading, [_SUPPRESSED] * len(visitors), who, visitors)
+
     def _see(self, reading: Reading, records: Records) -> Who:
         """Whom the device belongs to, after this event. A change is told at once."""
         name, canonical_id, org = reading.device, reading.canonical_id, reading.org
@@ -331,6 +364,8 @@ class Batch:
         device.who = who
         device.unsaved += 1
         self._changed.append(device)
+        if not _is_suppressed(reading, who):
+            self._store.queue(org.eraser.seen(who.persons.values(), canonical_id, org.remember_seconds))
         if who.stamp == before.stamp:
             self._store.queue([memory.save(name, who, org.remember_seconds)])
             return who
@@ -466,7 +501,8 @@ class Batch:
             link = reader.link(linking_key, reading.known)
             if link is not None:
                 stamp = who.stamp if linking_key.source in DEVICE_SOURCES else ""
-                questions.append(Question(key, link, answer, stamp))
+                person = reading.persons.get(linking_key.source, "")
+                questions.append(Question(key, link, answer, stamp, person))
         if not questions:
             return None
         visitor = None
@@ -487,28 +523,45 @@ class Batch:
                 self._forget_visitor(reading, index)
         reading.org.attacher.attach(reading.event, replies, self._now)
 
+    def _is_over(self, reading: Reading, index: int, who: Who) -> bool:
+        """Whether the device changed hands, or consent was withdrawn."""
+        device = None if reading.device is None else self._devices.get(reading.device)
+        return device is not None and (device.who.stamp != who.stamp or _is_refusal(device.told[index]))
+
     def _remember_visitor(self, reading: Reading, index: int, reply: Reply, who: Who) -> None:
-        """Remember what the person is told, unless the device changed hands or consent was withdrawn meanwhile."""
+        """Remember what the person is told, unless that is over meanwhile."""
         org, name, canonical_id = reading.org, reading.device, reading.canonical_id
         assert name is not None
         assert canonical_id is not None
         assert reply.answer is not None
-        device = self._devices.get(name)
-        if device is not None and (device.who.stamp != who.stamp or _is_refusal(device.told[index])):
+        if self._is_over(reading, index, who):
             return
         integration, key = org.running[index].integration, reading.visitor_key(index)
         answer = structs.replace(reply.answer, stamp=who.stamp)
         commands = [memory.save(key, answer, integration.ttl.remember_visitor)]
         if who.stamp:
             commands.append(("EXPIRE", name, org.remember_seconds))
+            commands += org.eraser.seen(who.persons.values(), canonical_id, org.remember_seconds)
+        self._remembered.add(key)
+        self._store.queue(commands)
         trusted = org.trusts_events or who.is_vouched
         if integration.allowlist and trusted and browser.is_device_cookie(canonical_id):
             copy, granted = org.keys.browser(canonical_id), consents(reading.event)
-            commands += browser.publish(
+            commands = browser.publish(
                 copy, integration.provider, answer, integration.allowlist, granted, org.remember_seconds
             )
-        self._remembered.add(key)
-        self._store.queue(commands)
+            device = self._devices.get(name)
+            if device is not None and device.unsaved:  # who forgets the person may not find this device yet
+                self._copies.append((reading, index, who, commands))
+            else:
+                self._store.queue(commands)
+
+    def _publish(self) -> None:
+        """Write the browser copies that were held back, now that it is known who was forgotten meanwhile."""
+        copies, self._copies = self._copies, []
+        for reading, index, who, commands in copies:
+            if not _is_suppressed(reading, who) and not self._is_over(reading, index, who):
+                self._store.queue(commands)
 
     def _forget_visitor(self, reading: Reading, index: int) -> None:
         assert reading.canonical_id is not None
@@ -533,13 +586,19 @@ class Batch:
         """Remember what comes after the event has left, if the device still belongs to the same person."""
         try:
             reply = await asyncio.shield(task)
-            before, record = await self._store.read([name, reading.visitor_key(index)])
+            await self._store.flush()  # where the person was seen is known before it is asked who was forgotten
+            suppressed = reading.org.suppressed
+            before, record, version = await self._store.read([name, reading.visitor_key(index), suppressed.version_key])
+            await suppression.heed(self._store, [suppressed], [version])
+            if _is_suppressed(reading, who):
+                return
             if not memory.read_who(before).stamp == self._devices[name].who.stamp == who.stamp:
                 return
             visitor = self._visitor(reading, index, record, who)
             if _found(reply):
                 if _is_news(reply, visitor):
                     self._remember_visitor(reading, index, reply, who)
+                    self._publish()
             elif reply.outcome is Outcome.OPTED_OUT or (reply.outcome is Outcome.ABSENT and reply.answer is None):
                 self._forget_visitor(reading, index)
             await self._store.flush()
@@ -551,10 +610,19 @@ _NOT_VOUCHED: frozenset[str] = frozenset()
 _SKIPPED = Reply(Outcome.SKIPPED)
 _DENIED = Reply(Outcome.DENIED)
 """Nothing is said of consent."""
+_SUPPRESSED = Reply(Outcome.OPTED_OUT)
+"""The person was forgotten, and is to stay so."""
 _WITHDRAWN = Reply(Outcome.DENIED)
 """Consent is refused: what is remembered of the visitor goes."""
 _DUE = frozenset({Verdict.REFRESH, Verdict.EXPIRED, Verdict.LAPSED})
 _REFUSALS = frozenset({Outcome.OPTED_OUT, Outcome.ABSENT})
+
+
+def _is_suppressed(reading: Reading, who: Who) -> bool:
+    """Whether the event is of somebody, or from a device, that is not to be enriched."""
+    persons = reading.persons if reading.device is None else who.persons
+    suppressed = reading.org.suppressed
+    return suppressed.holds(persons.values()) or suppressed.holds_device(reading.known.canonical_id)
 
 
 def _hear_of_others(device: Device, stored: Who) -> None:

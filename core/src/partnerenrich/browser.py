@@ -10,7 +10,7 @@ stamp equals ``who`` and it has not expired.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 is_device_cookie = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 """Whether a canonical id can be one that a hub has issued: no other has a browser copy."""
+
+UNMISTAKABLE: Final = 16
+"""Bytes from which the JSON of an id is not found by chance."""
 
 _read = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -63,16 +66,30 @@ def publish(
     """
     Put the allowlisted attributes of an answer, and the decisions seen with it, into the copy.
 
-    A copy that belongs to another person by now stays theirs, and does not serve these.
+    A partner's own id of the visitor is not for a page, under whatever name the
+    partner gives it. A copy that belongs to another person by now stays theirs,
+    and does not serve these.
     """
     attributes = _read(answer.attributes) if bytes(answer.attributes) != b"null" else {}
-    allowed = {name: value for name, value in attributes.items() if name in allowlist}
+    allowed = {
+        name: value for name, value in attributes.items() if name in allowlist and not holds_id(bytes(value), answer)
+    }
     extract = Extract(answer.stamp, answer.usable_until, msgspec.Raw(encode(allowed)))
     return [
         ("HSETNX", key, "who", answer.stamp),
         ("HSET", key, "consent", encode(consent), f"p:{provider}", encode(extract)),
         ("EXPIRE", key, seconds),
     ]
+
+
+def holds_id(value: bytes, answer: Answer) -> bool:
+    """Whether the JSON of an attribute is or holds the partner's id of the visitor, the present or the previous one."""
+    return any(_needle(bytes(raw)) in value for raw in (answer.partner_id, answer.previous_id) if bytes(raw) != b"null")
+
+
+def _needle(raw: bytes) -> bytes:
+    """A short id may be a part of anything, so it is looked for with its quotes."""
+    return raw if len(raw) < UNMISTAKABLE else raw[1:-1]
 
 
 def withdraw(key: str, provider: str) -> list[Command]:

@@ -11,12 +11,13 @@ import msgspec
 from partnerenrich import memory
 from partnerenrich.errors import BadResponse, PartnerError
 from partnerenrich.lookup import POLL_SECONDS, Lookup, Question, Reply
-from partnerenrich.models import Resolution
+from partnerenrich.models import Outcome, Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from partnerenrich.configuration import Integration
+    from partnerenrich.erasure import Eraser
     from partnerenrich.governor import DailyBudget
     from partnerenrich.models import Limits, Link, Visitor
     from partnerenrich.store import Store
@@ -34,10 +35,12 @@ def size_of(link: Link) -> int:
     return len(link.value.encode()) + BYTES_BESIDE
 
 
-def new_lookup(integration: Integration, store: Store, daily_budget: DailyBudget | None) -> Lookup:
-    """The lookup that suits the integration's partner."""
+def new_lookup(
+    integration: Integration, store: Store, daily_budget: DailyBudget | None, eraser: Eraser | None = None
+) -> Lookup:
+    """The lookup that suits the integration's partner. See `Lookup`."""
     kind = BulkLookup if integration.partner.supports("resolve_ids") else Lookup
-    return kind(integration, store, daily_budget)
+    return kind(integration, store, daily_budget, eraser)
 
 
 class Gatherer(Generic[T]):
@@ -98,8 +101,10 @@ class BulkLookup(Lookup):
 
     wants_visitor: ClassVar[bool] = False
 
-    def __init__(self, integration: Integration, store: Store, daily_budget: DailyBudget | None) -> None:
-        super().__init__(integration, store, daily_budget)
+    def __init__(
+        self, integration: Integration, store: Store, daily_budget: DailyBudget | None, eraser: Eraser | None = None
+    ) -> None:
+        super().__init__(integration, store, daily_budget, eraser)
         self._unclaimed: list[_Asked] = []
         self._gatherer: Gatherer[_Asked] = Gatherer(integration.limits, lambda asked: self._spawn(self._ask_all(asked)))
         self._tasks: set[asyncio.Task[None]] = set()
@@ -218,6 +223,13 @@ class BulkLookup(Lookup):
     def _conclude(self, one: _Asked, said: Reply | PartnerError) -> None:
         reply = self._concluded(one.question, said, time.perf_counter() - one.started)
         self._release(one.lease, one.started)
+        if reply.outcome is Outcome.OPTED_OUT:
+            self._spawn(self._land_erased(one, reply))
+        else:
+            self._land(one, reply)
+
+    async def _land_erased(self, one: _Asked, reply: Reply) -> None:
+        await self._erase(one.question)
         self._land(one, reply)
 
     def _land(self, one: _Asked, reply: Reply) -> None:

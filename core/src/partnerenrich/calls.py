@@ -10,7 +10,7 @@ from partnerenrich import http
 from partnerenrich.governor import Governor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Collection, Coroutine
 
     import httpx
 
@@ -37,6 +37,11 @@ class PartnerCalls(Generic[R]):
     @cached_property
     def _http(self) -> httpx.AsyncClient:
         return http.open_client(self.integration.limits, allowed_hosts=http.hosts_of(self.integration.config))
+
+    @property
+    def under_way(self) -> Collection[asyncio.Future[R]]:
+        """The questions that nobody has answered yet."""
+        return self._flights.values()
 
     async def close(self) -> None:
         """End what is under way and disconnect."""

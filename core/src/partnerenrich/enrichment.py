@@ -11,17 +11,19 @@ import attrs
 import msgspec
 
 from partnerenrich import configuration as configurations
-from partnerenrich import memory
+from partnerenrich import memory, suppression
 from partnerenrich.attachment import WRITTEN
 from partnerenrich.batch import Batch, Device, Reading
 from partnerenrich.budget import daily_budget
 from partnerenrich.bulk import new_lookup
+from partnerenrich.erasure import Eraser, Watch
 from partnerenrich.errors import ConfigError, PartnerError, Problem
 from partnerenrich.events import Event, EventError, at_path, value_of
 from partnerenrich.identity import Fingerprints, Reader, consents, identifier
 from partnerenrich.runtime import RunningIntegration, RunningOrg
 from partnerenrich.statistics import PartnerStatistics, Statistics
 from partnerenrich.store import Store
+from partnerenrich.suppression import SuppressionList
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -75,6 +77,7 @@ class Enricher:
             self._store = Store(store_url, command_seconds=min(self._budget / 4, LONGEST_COMMAND))
         except ValueError:
             raise ConfigError([Problem("store", "is no URL of a Redis, such as redis://127.0.0.1:6379")]) from None
+        self._watch = Watch(self._store, self._under_way)
         self._org_from = tuple(configuration.org_from.split(".")) if configuration.org_from else ()
         self._orgs = {
             slug: self._org(slug, integrations, configuration, key) for slug, integrations in self.integrations.items()
@@ -153,20 +156,27 @@ class Enricher:
         deadline = time.monotonic() + self._budget
         keys: list[str] = []
         readings = [Reading.of(event, self._orgs[event.org], keys) for event in events]
+        suppressed = [self._orgs[slug].suppressed for slug in {event.org for event in events}]
         batch = Batch(self._store, self._devices, deadline, self._spawn)
         try:
             async with self._planning:
-                records = await self._store.read(keys)
+                records = await self._store.read([*keys, *(each.version_key for each in suppressed)])
+                await suppression.heed(self._store, suppressed, records[len(keys) :])
                 for reading in readings:
                     batch.plan(reading, records)
-            if tasks := batch.tasks:
+            tasks = batch.tasks
+            if tasks or batch.has_seen_somebody:
                 await self._store.flush()  # whom a device belongs to now is known before any partner is asked
                 async with self._planning:
                     batch.saved()
-                await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
+                if tasks:
+                    await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
+                await suppression.hear(self._store, suppressed)  # somebody may have been forgotten meanwhile
             batch.settle()
         finally:
             await self._store.flush()
+            if batch.has_written:
+                self._watch.note()
             if batch.has_news:
                 async with self._planning:  # nobody reads the store meanwhile and misses what was written
                     batch.release()
@@ -271,16 +281,22 @@ class Enricher:
     ) -> RunningOrg:
         linking_keys = [linking_key for integration in integrations for linking_key in integration.linking_keys]
         settings = configuration.organisations()[slug]
-        running = [self._run(integration, several_orgs=len(self.integrations) > 1) for integration in integrations]
+        fingerprint = Fingerprints.of(key, slug)
+        suppressed = SuppressionList(slug, fingerprint, self._store, settings.default_region)
+        eraser = Eraser.of(slug, settings, fingerprint, self._store)
+        self._watch.add(suppressed, eraser)
+        several_orgs = len(self.integrations) > 1
         return RunningOrg(
             slug,
-            Reader.of(Fingerprints.of(key, slug), settings.default_region, linking_keys, settings.hub.identity_secret),
-            running,
+            Reader.of(fingerprint, settings.default_region, linking_keys, settings.hub.identity_secret),
+            [self._run(integration, eraser, several_orgs=several_orgs) for integration in integrations],
+            suppressed,
+            eraser,
             trusts_events=settings.hub.browser_identity == "trusted",
         )
 
-    def _run(self, integration: Integration, *, several_orgs: bool) -> RunningIntegration:
-        lookup = new_lookup(integration, self._store, daily_budget(integration, self._store))
+    def _run(self, integration: Integration, eraser: Eraser, *, several_orgs: bool) -> RunningIntegration:
+        lookup = new_lookup(integration, self._store, daily_budget(integration, self._store), eraser)
         numbers = PartnerStatistics(lookup.governor.statistics)
         label = f"{integration.org}/{integration.name}" if several_orgs else integration.name
         self.statistics.partners[label] = numbers
@@ -294,6 +310,11 @@ class Enricher:
             return CheckResult(integration.org, integration.name, ok=False, message=str(error))
         return CheckResult(integration.org, integration.name, ok=True, message="works")
 
+    def _under_way(self) -> set[asyncio.Task[Any]]:
+        """The lookups, and what follows those that are late."""
+        lookups = (running.lookup for org in self._orgs.values() for running in org.running)
+        return self._tasks.union(*(lookup.under_way for lookup in lookups))
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -304,6 +325,7 @@ class Enricher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(running.lookup.close() for org in self._orgs.values() for running in org.running))
+        await self._watch.close()
         await self._store.close()
 
 

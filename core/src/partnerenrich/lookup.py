@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,15 +18,19 @@ from partnerenrich.calls import PartnerCalls
 from partnerenrich.errors import BadResponse, NotCalled, NotSupported, PartnerError, UnknownPartnerId
 from partnerenrich.memory import Answer, Verdict
 from partnerenrich.models import Link, Outcome, Visitor
+from partnerenrich.store import StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from typing import Any
 
     from partnerenrich.configuration import Integration
+    from partnerenrich.erasure import Eraser
     from partnerenrich.governor import DailyBudget
     from partnerenrich.models import Resolution
     from partnerenrich.store import Store
+
+log = logging.getLogger(__name__)
 
 MAX_ATTRIBUTES_BYTES: Final = 16_384
 """Longest JSON of one visitor's attributes."""
@@ -44,12 +49,14 @@ class Question:
         known: What is remembered of it.
         stamp: For a device id, of the person that the device belongs to: what the
             partner says of it is said of this person only.
+        person: The fingerprint of a person id; empty for a device id.
     """
 
     key: str
     link: Link
     known: Answer | None = attrs.field(repr=False)
     stamp: str = ""
+    person: str = ""
 
     @property
     def flight(self) -> str:
@@ -82,6 +89,7 @@ class Lookup(PartnerCalls[Reply]):
         integration: Whom to ask, and how much.
         store: Where answers are remembered and work is claimed.
         daily_budget: Counts the calls of a day; None for no limit.
+        eraser: Deletes what is remembered of who opted out; None to keep it.
 
     Attributes:
         wants_visitor: Whether the partner is told more of a visitor than the link.
@@ -89,8 +97,11 @@ class Lookup(PartnerCalls[Reply]):
 
     wants_visitor: ClassVar[bool] = True
 
-    def __init__(self, integration: Integration, store: Store, daily_budget: DailyBudget | None) -> None:
+    def __init__(
+        self, integration: Integration, store: Store, daily_budget: DailyBudget | None, eraser: Eraser | None = None
+    ) -> None:
         super().__init__(integration, daily_budget)
+        self._eraser = eraser
         self._store = store
         self._direct = 0
         attempts = integration.limits.attempts
@@ -177,7 +188,10 @@ class Lookup(PartnerCalls[Reply]):
             said = error
         finally:
             self._release(lease, started)
-        return self._concluded(question, said, time.perf_counter() - started)
+        reply = self._concluded(question, said, time.perf_counter() - started)
+        if reply.outcome is Outcome.OPTED_OUT:
+            await self._erase(question)
+        return reply
 
     async def _ask(self, question: Question, visitor: Visitor, wait_until: float, event_id: str | None) -> Reply:
         integration = self.integration
@@ -248,6 +262,15 @@ class Lookup(PartnerCalls[Reply]):
         if isinstance(said, NotSupported):
             return Reply(Outcome.SKIPPED)
         return self._failed(question, said)
+
+    async def _erase(self, question: Question) -> None:
+        """Delete what was remembered of a person who opted out, wherever the person was seen."""
+        if self._eraser is None or not question.person:
+            return
+        try:
+            await self._eraser.opted_out(self.integration.provider, question.person, question.key)
+        except StoreFailed:
+            log.warning("what was remembered of a person who opted out may not be deleted: the store does not answer")
 
     def _id_is_good(self, known: Answer) -> bool:
         """Whether a remembered id serves without a new resolution, until its attributes are due again."""

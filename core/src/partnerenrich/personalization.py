@@ -19,6 +19,7 @@ import attrs
 import msgspec
 
 from partnerenrich import memory
+from partnerenrich.browser import holds_id
 from partnerenrich.calls import PartnerCalls
 from partnerenrich.errors import BadResponse, NotCalled, PartnerError, UnknownPartnerId
 from partnerenrich.lookup import MAX_ATTRIBUTES_BYTES
@@ -120,7 +121,7 @@ class Personalizer(PartnerCalls[Personalized]):
                 wait_until=wait_until,
                 hook="personalize",
             )
-            attributes = self._allowed(said)
+            attributes = self._allowed(said, answer)
         except NotCalled:
             return Personalized(Outcome.LIMITED)
         except UnknownPartnerId:
@@ -131,9 +132,11 @@ class Personalizer(PartnerCalls[Personalized]):
         self._store.queue([memory.save(key, _Remembered(time.time() + life, attributes), life)])
         return Personalized(Outcome.FRESH, attributes)
 
-    def _allowed(self, said: Mapping[str, Any]) -> msgspec.Raw:
+    def _allowed(self, said: Mapping[str, Any], answer: Answer) -> msgspec.Raw:
         try:
-            encoded = memory.encode({name: said[name] for name in said if name in self.integration.allowlist})
+            values = {name: memory.encode(said[name]) for name in said if name in self.integration.allowlist}
+            shown = {name: msgspec.Raw(value) for name, value in values.items() if not holds_id(value, answer)}
+            encoded = memory.encode(shown)
         except (TypeError, ValueError, RecursionError):
             encoded = b""
         if not encoded:

@@ -8,11 +8,13 @@ import attrs
 
 from partnerenrich.attachment import Attacher
 from partnerenrich.configuration import Integration
+from partnerenrich.erasure import Eraser
 from partnerenrich.identity import DEVICE_SOURCES, Reader
 from partnerenrich.lookup import Lookup
 from partnerenrich.memory import Keys
 from partnerenrich.models import LinkingKey
 from partnerenrich.statistics import PartnerStatistics
+from partnerenrich.suppression import SuppressionList
 
 
 @attrs.frozen(eq=False)
@@ -49,6 +51,8 @@ class RunningOrg:
         slug: Its name in keys.
         reader: Reads who is in its events.
         running: Its integrations.
+        suppressed: Who in it is not to be enriched.
+        eraser: Knows where its persons were seen.
         trusts_events: Whether a person id in an event may feed the browser copy.
         keys: Of its records.
         attacher: Writes into its events.
@@ -62,6 +66,8 @@ class RunningOrg:
     slug: str
     reader: Reader
     running: Sequence[RunningIntegration]
+    suppressed: SuppressionList
+    eraser: Eraser
     trusts_events: bool
     keys: Keys = attrs.field(init=False)
     attacher: Attacher = attrs.field(init=False)

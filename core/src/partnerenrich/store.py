@@ -14,6 +14,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisClusterException, RedisError, ResponseError
 
+from partnerenrich.errors import PartnerEnrichError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 
@@ -69,6 +71,10 @@ check comes first: by writing nothing into a key, which is refused when Redis is
 
 BUCKETS: Final = [f"{{b{number}}}" for number in range(256)]
 """Hash tags, among which the keys are spread; see `bucket`."""
+
+
+class StoreFailed(PartnerEnrichError):
+    """The store did not do what it was asked, and the caller cannot go on without."""
 
 
 def bucket(name: str) -> str:
@@ -298,6 +304,33 @@ class Store:
         """Count one more under a key that lives so long; None when Redis cannot tell."""
         replies = await self._pipeline([("INCR", key), ("EXPIRE", key, seconds)])
         return replies[0] if replies and isinstance(replies[0], int) else None
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """
+        The replies to commands, sent in their order after all queued writes.
+
+        Raises:
+            StoreFailed: Redis does not answer, or refuses one of them.
+        """
+        await self.flush()
+        replies = await self._pipeline(commands) if commands else []
+        if len(replies) < len(commands):
+            raise StoreFailed("the store does not answer")
+        refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
+        if refused is not None:
+            reason = _kind(refused) if isinstance(refused, ResponseError) else type(refused).__name__
+            raise StoreFailed(f"the store refuses a command: {reason}")
+        self._local.keep(_values(commands))
+        return replies
+
+    async def eviction_policy(self) -> str | None:
+        """What Redis drops when it is full, its ``maxmemory-policy``; None when it does not tell."""
+        try:
+            told = await self._client.info("memory")
+        except FAILURES:
+            return None
+        policy = told.get("maxmemory_policy")
+        return policy if isinstance(policy, str) else None
 
     async def _grant(self) -> None:
         claims, self._claims = self._claims, []

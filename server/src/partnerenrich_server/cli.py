@@ -21,6 +21,7 @@ COMMANDS = {
     "plugins": "List the installed partners and what each supports.",
     "check": "Ask every partner whether its settings work.",
     "explain": "Tell every decision made for one event.",
+    "forget": "Forget a person or a device, and keep it forgotten.",
     "schema": "Print the JSON Schema of the configuration.",
     "secrets": "Make secrets.",
 }

@@ -257,12 +257,27 @@ class PluginContract:
     def test_opted_out_visitors_are_told(self, bench: Bench) -> None:
         """Who opted out is not just absent: the search ends, and nothing of the visitor is kept."""
         require_resolution(bench)
-        visitors = bench.visitors("opted_out")
-        if not visitors:
-            pytest.skip("the sample has no visitor who opted out")
-        for index in range(len(visitors[:3])):
-            reason = answer(bench.observe("resolve_id", of="opted_out", index=index)).reason
+        for index, observed in opted_out(bench):
+            reason = answer(observed).reason
             assert reason == "opted_out", f"opted_out[{index}] is {reason}"
+
+    def test_opted_out_answers_hold_nothing(self, bench: Bench) -> None:
+        """No profile and no older id of somebody who does not want to be known is handed over."""
+        require_resolution(bench)
+        for index, observed in opted_out(bench):
+            resolution = answer(observed)
+            if resolution.reason == "opted_out":
+                assert resolution.attributes is None, f"opted_out[{index}] comes with attributes"
+                assert resolution.previous_id is None, f"opted_out[{index}] comes with a previous_id"
+
+    def test_opted_out_visitors_show_nowhere(self, bench: Bench) -> None:
+        """Neither the log at DEBUG nor what is printed names somebody who opted out."""
+        require_resolution(bench)
+        for index, observed in opted_out(bench):
+            values = planted("opted_out", bench.sample["opted_out"][index])
+            for link in bench.visitors("opted_out")[index].links:
+                values |= planted("sent", {link.key: link.value})
+            assert_hidden(values, {"a good answer": observed.said, "repr": repr(observed.result)})
 
     # Many links in one call
 
@@ -449,6 +464,16 @@ def observe(bench: Bench, operation: str, **options: Any) -> Observed:
         return bench.observe(operation, **options)
     except NoPartnerId:
         pytest.skip("the first known visitor has no partner id: see test_known_visitors_are_found")
+
+
+def opted_out(bench: Bench) -> Iterator[tuple[int, Observed]]:
+    """What the plugin does for the first three visitors who opted out. Skips the check when the sample has none."""
+    __tracebackhide__ = True
+    visitors = bench.visitors("opted_out")
+    if not visitors:
+        pytest.skip("the sample has no visitor who opted out")
+    for index in range(len(visitors[:3])):
+        yield index, bench.observe("resolve_id", of="opted_out", index=index)
 
 
 def bulk_links(bench: Bench) -> list[Link]:
