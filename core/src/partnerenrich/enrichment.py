@@ -310,7 +310,7 @@ class Enricher:
             return CheckResult(integration.org, integration.name, ok=False, message=str(error))
         return CheckResult(integration.org, integration.name, ok=True, message="works")
 
-    def _under_way(self) -> set[asyncio.Task[Any]]:
+    def _under_way(self) -> set[asyncio.Future[Any]]:
         """The lookups, and what follows those that are late."""
         lookups = (running.lookup for org in self._orgs.values() for running in org.running)
         return self._tasks.union(*(lookup.under_way for lookup in lookups))

@@ -17,7 +17,7 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from partnerenrich.errors import PartnerEnrichError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -313,7 +313,7 @@ class Store:
             StoreFailed: Redis does not answer, or refuses one of them.
         """
         await self.flush()
-        replies = await self._pipeline(commands) if commands else []
+        replies = await self._run(commands, self._one_by_one) if commands else []
         if len(replies) < len(commands):
             raise StoreFailed("the store does not answer")
         refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
@@ -344,18 +344,16 @@ class Store:
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
         """The reply of each command, an exception where Redis refused it; nothing at all when Redis is gone."""
+        return await self._run(commands, self._in_scripts)
+
+    async def _run(
+        self, commands: Sequence[Command], send: Callable[[Any, Sequence[Command]], Awaitable[list[Any]]]
+    ) -> list[Any]:
         if self.down:
             return []
-        replies: list[Any] = [None] * len(commands)
-        portions = self._portions(commands)
         try:
             pipeline = self._client.pipeline(**({} if self._cluster else {"transaction": False}))
-            for portion in portions:
-                pipeline.execute_command("EVAL", SCRIPT, *_arguments([commands[index] for index in portion]))
-            for portion, answer in zip(portions, await pipeline.execute(raise_on_error=False)):
-                each = [answer] * len(portion) if isinstance(answer, Exception) else answer
-                for index, reply in zip(portion, each):
-                    replies[index] = reply
+            replies = await send(pipeline, commands)
         except FAILURES as error:
             self._failed(error)
             return []
@@ -367,6 +365,25 @@ class Store:
         if refused:
             self.failures += len(refused)
             log.warning("the store refused %d of %d writes: %s", len(refused), len(replies), _kind(refused[0]))
+        return replies
+
+    async def _in_scripts(self, pipeline: Any, commands: Sequence[Command]) -> list[Any]:
+        """The replies as Redis gives them, for little work in this process."""
+        replies: list[Any] = [None] * len(commands)
+        portions = self._portions(commands)
+        for portion in portions:
+            pipeline.execute_command("EVAL", SCRIPT, *_arguments([commands[index] for index in portion]))
+        for portion, answer in zip(portions, await pipeline.execute(raise_on_error=False)):
+            each = [answer] * len(portion) if isinstance(answer, Exception) else answer
+            for index, reply in zip(portion, each):
+                replies[index] = reply
+        return replies
+
+    async def _one_by_one(self, pipeline: Any, commands: Sequence[Command]) -> list[Any]:
+        """The replies in the shape that redis-py gives them, such as a mapping for a hash."""
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
 
     def _portions(self, commands: Sequence[Command]) -> list[Sequence[int]]:
