@@ -210,6 +210,66 @@ def test_two_handlers_may_stand_for_a_partner(kit):
     assert len((EXAMPLES / "loyalty.py").read_text("utf-8").splitlines()) <= 40
 
 
+DROP_BOX = """
+    import attrs
+    import httpx
+    from partnerenrich import Delivery, Partner, Receipt, Secret, hookimpl
+    from partnerenrich.http import json_object, raise_for_status
+    from partnerenrich.testing import PluginContract
+
+    BLUEPRINT = "global: {mappings: [{source: $traits.email, target: email, transform: sha256}]}"
+
+    @attrs.frozen(kw_only=True)
+    class Config:
+        base_url: str
+        api_key: Secret
+
+    class DropBox:
+        @hookimpl
+        def partner(self):
+            delivery = Delivery(formats=("csv",), default_blueprint=BLUEPRINT)
+            return Partner(title="Drop box", config=Config, delivery=delivery)
+
+        @hookimpl
+        async def deliver_batch(self, config, http, batch):
+            (record,) = batch.rows()
+            assert batch.open(batch.files[0]).read() == f"email\\n{record['email']}\\n".encode()
+            await batch.save({"kept": SAVED})
+            response = await http.post(
+                config.base_url, json=record, headers={"Authorization": config.api_key.reveal()}
+            )
+            raise_for_status(response)
+            return Receipt("handed_over", partner_ref=json_object(response)["id"])
+
+    class TestDropBox(PluginContract):
+        provider = "drop_box"
+        plugin = DropBox()
+        settings = {"base_url": "https://drop.example.test", "api_key": "a-key-for-tests"}
+
+        def found(self, request):
+            return httpx.Response(200, json={"id": "drop-1"})
+
+        def unknown(self, request):
+            return httpx.Response(404)
+"""
+
+
+def test_a_plugin_that_only_delivers_is_driven_too(kit):
+    """A batch is made of the known visitors, by the partner's own blueprint, and meets every fault."""
+    passed, failed = kit(DROP_BOX.replace("SAVED", '"drop-1"'))
+
+    assert failed == {}
+    assert {"test_batch_is_taken", "test_rate_limit[deliver_batch]", "test_logs_show_nothing[deliver_batch]"} < passed
+
+
+def test_a_record_in_the_progress_is_seen(kit):
+    """What a plugin saves lasts in a database, and has no value of a person."""
+    _, failed = kit(DROP_BOX.replace("SAVED", "record"))
+
+    assert set(failed) == {"test_batch_is_taken"}
+    assert "progress shows record[0].email" in failed["test_batch_is_taken"]
+
+
 def test_settings_that_the_plugin_refuses_are_told(kit):
     """The field is named, and checks that need settings are skipped."""
     _, failed = kit(HANDLERS.replace('"api_key"', '"apikey"'))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import hashlib
 import io
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, redirect_stderr, redirect_stdout
 from functools import cached_property, partial
@@ -14,11 +17,12 @@ import attrs
 import httpx
 
 from partnerenrich import recipes
+from partnerenrich.blueprint import Blueprint
 from partnerenrich.configuration import Integration
 from partnerenrich.errors import BadResponse, PartnerError
 from partnerenrich.governor import Governor
 from partnerenrich.http import hosts_of, open_client
-from partnerenrich.models import Link, LinkingKey, Resolution, Visitor
+from partnerenrich.models import Batch, Link, LinkingKey, Resolution, StagedFile, Visitor
 from partnerenrich.plugins import BoundPartner
 from partnerenrich.settings import structure
 from partnerenrich.testing.faults import ASGIApp, Fault, FaultMiddleware
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
     from partnerenrich.models import Call
 
-OPERATIONS = ("check", "resolve_id", "resolve_ids", "fetch_attributes", "personalize")
+OPERATIONS = ("check", "resolve_id", "resolve_ids", "fetch_attributes", "personalize", "deliver_batch")
 """The hooks that the bench can call."""
 
 PATIENT = 5.0
@@ -68,6 +72,7 @@ class Observed:
         strays: Tasks that were still pending afterwards.
         requests: What reached the socket.
         unanswered: Requests that were still open on the socket afterwards.
+        progress: What `deliver_batch` saved last.
     """
 
     result: Any = attrs.field(repr=False)
@@ -77,6 +82,7 @@ class Observed:
     strays: int
     requests: tuple[SeenRequest, ...] = attrs.field(repr=False)
     unanswered: int
+    progress: Mapping[str, Any] | None = attrs.field(repr=False)
 
     @property
     def followed_redirect(self) -> bool:
@@ -125,11 +131,26 @@ class Bench:
         return [Visitor(tuple(self._links(identifiers))) for identifiers in self.sample.get(kind, ())]
 
     @cached_property
+    def records(self) -> list[dict[str, str]]:
+        """What a batch holds of the known visitors: what the partner's own blueprint makes of them."""
+        delivery = self.partner.facts.delivery
+        if delivery is None:
+            return []
+        blueprint = Blueprint.from_yaml(delivery.default_blueprint)
+        events = [
+            {"type": "identify", "userId": visitor.get("user_id"), "traits": dict(visitor)}
+            for visitor in self.sample.get("known", ())
+        ]
+        made = [blueprint.payload(event) for event in events]
+        return [{column: str(value) for column, value in record.items()} for record in made if record]
+
+    @cached_property
     def canaries(self) -> Canaries:
         """The secrets of the settings, and every personal value that calls for the first known visitor meet."""
         found = planted("settings", self.config()) | planted("known", list(self.sample.get("known", ()))[:1])
         for visitor in self.visitors("known")[:1]:
             found |= planted("sent", {link.key: link.value for link in visitor.links})
+        found |= planted("record", self.records[:1])
         if self.partner.resolves:
             resolution = self.observe("resolve_id").result or Resolution.absent()
             found |= planted("partner_id", resolution.partner_id) | planted("profile", resolution.attributes)
@@ -209,6 +230,7 @@ class Bench:
                 strays=len(asyncio.all_tasks()) - 1,
                 requests=tuple(self._witness.seen[seen:]),
                 unanswered=self._witness.under_way,
+                progress=calls.batch.saved,
             )
 
     @asynccontextmanager
@@ -217,7 +239,8 @@ class Bench:
         hosts = hosts_of(integration.config)
         async with open_client(integration.limits, allowed_hosts=hosts, transport=transport) as http:
             http.headers[_MARK] = "1"
-            yield _Calls(self.partner, integration.config, http, Governor(integration), visitor)
+            batch = _SavedBatch(self.partner, self.records)
+            yield _Calls(self.partner, integration.config, http, Governor(integration), visitor, batch)
 
     def new_links(self, count: int) -> list[Link]:
         """So many links of people who are not in the sample, all different, by the linking keys in turn."""
@@ -310,6 +333,43 @@ def open_bench(
         yield Bench(partner, settings, sample, tuple(linking_keys), app, faults, witness, base_url)
 
 
+@attrs.define(eq=False)
+class _SavedBatch:
+    """A new batch of these records, in one CSV file that lies nowhere but here, and what is saved about it."""
+
+    partner: BoundPartner
+    records: Sequence[Mapping[str, str]]
+    saved: Mapping[str, Any] | None = None
+
+    def batch(self) -> Batch:
+        """As the core hands it over first."""
+        delivery = self.partner.facts.delivery
+        columns = tuple(dict.fromkeys(column for record in self.records for column in record))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.records)
+        content = text.getvalue().encode()
+        identifier = f"conformance-{uuid.uuid4().hex}"
+        url = f"file:///conformance/batches/{identifier}/part-00001.csv"
+        return Batch(
+            id=identifier,
+            org="conformance",
+            integration=self.partner.key,
+            mode=next(iter(delivery.modes), "") if delivery else "",
+            files=(StagedFile(url, len(self.records), len(content), hashlib.sha256(content).hexdigest()),),
+            columns=columns,
+            open=lambda _: io.BytesIO(content),
+            rows=lambda: iter(self.records),
+            progress={},
+            save=self.save,
+        )
+
+    async def save(self, progress: Mapping[str, Any]) -> None:
+        """`Batch.save`."""
+        self.saved = progress
+
+
 @attrs.frozen
 class _Calls:
     """The calls that one visitor causes, made by a governor."""
@@ -319,6 +379,7 @@ class _Calls:
     http: httpx.AsyncClient
     governor: Governor
     visitor: Visitor
+    batch: _SavedBatch
 
     async def ready(self, operation: str, before: _Calls) -> Callable[[], Awaitable[Any]]:
         """An operation, with all that has to come before it done through other, more patient calls."""
@@ -331,6 +392,9 @@ class _Calls:
             return lambda: self._governed(
                 operation, lambda call: partner.resolve_ids(config, http, self.visitor.links, call)
             )
+        if operation == "deliver_batch":
+            batch = self.batch.batch()
+            return lambda: self._governed(operation, lambda call: partner.deliver_batch(config, http, batch, call))
         partner_id = await before.partner_id()
         if operation == "fetch_attributes":
             return lambda: self._governed(

@@ -349,6 +349,18 @@ class PluginContract:
             pytest.skip("the settings have no Secret")
         expect(bench.observe("check", config=bench.config(**wrong)), AuthError)
 
+    def test_batch_is_taken(self, bench: Bench) -> None:
+        """The first call of a batch begins it; what is saved can be written as JSON and shows nothing."""
+        require(bench, "deliver_batch")
+        assert bench.partner.facts.delivery is not None, "partner() names no Delivery"
+        assert bench.records, "the blueprint of Delivery makes nothing of the known visitors of the sample"
+        observed = bench.observe("deliver_batch")
+        receipt = answer(observed)
+        assert receipt.state not in {"failed", "rejected", "uncertain"}, f"{receipt.state}: {receipt.message}"
+        assert_hidden(
+            bench.canaries, {"receipt": repr(receipt), "progress": json.dumps(observed.progress, allow_nan=False)}
+        )
+
     @each_operation
     def test_lent_client_makes_all_requests(self, bench: Bench, operation: str) -> None:
         """A client of the plugin's own has no deadline, no cap, no pool and no guard."""
