@@ -438,7 +438,7 @@ async def test_what_is_under_way_and_what_waits_for_company_ends_with_the_enrich
     async with open_enricher(toy=partner, config={"budget_ms": 20}, integration={"limits": {"bulk": 3}}) as enricher:
         await enricher.enrich(visitors(3))
         async with asyncio.timeout(10):
-            while not partner.under_way:
+            while not partner.under_way:  # noqa: ASYNC110 - the partner has no event
                 await asyncio.sleep(0.01)
         monkeypatch.setattr("partnerenrich.bulk.GATHER_SECONDS", 10)
         await enricher.enrich(visitors(2, 3))
