@@ -147,17 +147,20 @@ def resolve_ids(
     """
     Map many links in one call: for a partner that has a bulk endpoint.
 
-    Optional, and then used instead of `resolve_id`. ``async def``.
+    Optional, and then used instead of `resolve_id`. What is missed within a few
+    milliseconds goes out together; a link stands in one call at a time. For all
+    limits a call counts once. ``async def``.
 
     Args:
         config: The settings, an instance of the class given by `partner`.
         http: See `resolve_id`.
-        links: At most `Limits.bulk` links, of several visitors.
-        call: Org, provider, integration and deadline of this call.
+        links: At most `Limits.bulk` links of `Limits.bulk_bytes`, of several visitors.
+        call: As in `resolve_id`; the event is named only when there is one link.
 
     Returns:
         One answer for each link, in the order of the links. A link that failed
-        alone is a `partnerenrich.PartnerError` in its place.
+        alone is a `partnerenrich.PartnerError` in its place. Another number of
+        answers is none at all.
 
     Raises:
         partnerenrich.PartnerError: When the whole call failed.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from benchmarks._report import Report
 
-NAMES = ("warm", "cold", "memory", "startup", "hub")
+NAMES = ("warm", "cold", "bulk", "memory", "startup", "hub", "deliver")
 """Each is a module with a line, `SUMMARY`, and a function, `run`."""
 
 

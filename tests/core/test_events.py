@@ -107,8 +107,35 @@ def test_a_context_that_is_no_object_stays_as_it_is(context):
     assert exactly(attached(line)) == exactly(line)
 
 
-def test_of_a_name_given_twice_the_last_value_counts():
-    assert exactly(attached('{"a":1,"context":null,"a":2}')) == [("a", ("number", "2")), ("context", None)]
+def test_of_a_context_given_twice_the_last_one_counts():
+    assert json.loads(attached('{"context":{"a":1},"context":{"a":2}}'))["context"].keys() >= {"a", "vendor_ids"}
+    assert json.loads(attached('{"context":{"a":1},"context":{"a":2}}'))["context"]["a"] == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"properties":{"context":{"a":1}},"context":{"a":1}}',
+        '{"context":{"a":1},"properties":{"context":{"a":1}}}',
+        '{"properties":{"context":{"a":1}},"c\\u006fntext":{"a":1}}',
+        '{"properties":{"context":{"a":1}},"context" : {"a":1}}',
+    ],
+)
+def test_an_object_of_the_same_text_elsewhere_in_the_event_is_not_touched(line):
+    after = json.loads(attached(line))
+    assert after["properties"] == {"context": {"a": 1}}
+    assert after["context"]["vendor_ids"] == {"toy": "p-1"}
+
+
+def test_a_claim_whose_name_is_written_with_escapes_is_replaced():
+    after = json.loads(attached('{"c\\u006fntext":{"vend\\u006fr_ids":{"toy":"forged"}}}'))
+    assert after["context"]["vendor_ids"] == {"toy": "p-1"}
+
+
+def test_white_space_and_the_order_of_members_survive():
+    line = '{ "b" : 1.10,  "context":{"z": [1,  2]} , "a":{ } }'
+    assert attached(line).decode().startswith('{ "b" : 1.10,  "context":{"z": [1,  2],"vendor_ids"')
+    assert attached(line).endswith(b'} , "a":{ } }')
 
 
 @pytest.mark.parametrize(

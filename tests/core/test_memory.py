@@ -92,14 +92,33 @@ def test_the_end_that_the_partner_sets_is_the_end_of_hits_and_of_stale_answers(j
     assert judge(spared, NOW + after) is Verdict.MISS
 
 
-def test_the_partners_own_refresh_time_is_the_end_of_the_hit_within_a_day():
-    assert last_moment(
-        found(Resolution("p-1", refresh_at=NOW + 2 * HOUR)), Verdict.HIT, Verdict.REFRESH
-    ) == pytest.approx(2 * HOUR, abs=1)
-    assert last_moment(
-        found(Resolution("p-1", refresh_at=NOW + 9 * DAY)), Verdict.HIT, Verdict.REFRESH
-    ) == pytest.approx(DAY, abs=1)
+@pytest.mark.parametrize(
+    ("refresh_at", "expires_at", "hit", "with_refresh", "usable"),
+    [
+        (2 * HOUR, None, 2 * HOUR, 2 * HOUR, 3 * HOUR),  # then it may be stale
+        (2 * HOUR, 2 * HOUR, 2 * HOUR, 2 * HOUR, 2 * HOUR),
+        (2 * HOUR, 5 * HOUR, 2 * HOUR, 5 * HOUR, 5 * HOUR),  # due is not over
+        (2 * HOUR, HOUR, HOUR, HOUR, HOUR),
+        (2 * HOUR, 9 * DAY, 2 * HOUR, DAY, DAY),  # the cap
+        (9 * DAY, None, 0.8 * DAY, DAY, DAY + HOUR),  # ours, so refreshed in its last fifth
+        (9 * DAY, 9 * DAY, 0.8 * DAY, DAY, DAY),
+    ],
+)
+def test_the_partner_is_not_asked_before_its_own_refresh_time_and_a_hit_ends_no_sooner_than_it_says(
+    refresh_at, expires_at, hit, with_refresh, usable
+):
+    answer = found(
+        Resolution("p-1", refresh_at=NOW + refresh_at, expires_at=None if expires_at is None else NOW + expires_at)
+    )
+    verdicts = (Verdict.HIT, Verdict.REFRESH, Verdict.EXPIRED)
+    moments = [last_moment(answer, *verdicts[:count]) for count in (1, 2, 3)]
+    assert moments == pytest.approx([hit, with_refresh, usable], abs=1)
+    assert answer.resolved_until <= NOW + min(refresh_at, expires_at or DAY, DAY)
+
+
+def test_a_refresh_time_that_has_passed_is_now():
     assert judge(found(Resolution("p-1", refresh_at=NOW - 5)), NOW) is Verdict.EXPIRED
+    assert judge(found(Resolution("p-1", refresh_at=NOW - 5, expires_at=NOW + 5)), NOW) is Verdict.REFRESH
 
 
 def test_the_partners_own_end_is_obeyed_within_a_day():

@@ -33,6 +33,14 @@ async def _store(server):
     await store.close()
 
 
+def names_in(script):
+    """Names of the commands that a run of the script holds."""
+    words = list(script[3 + script[2] :])
+    while words:
+        yield words[1]
+        del words[: 1 + words[0]]
+
+
 @pytest.fixture(name="trips")
 def _trips(store, monkeypatch):
     """The commands of each round trip."""
@@ -49,7 +57,7 @@ def _trips(store, monkeypatch):
         execute = made.execute
 
         async def counted_execute(**arguments):
-            trips.append([args[0] for args, _ in made.command_stack])
+            trips.append([name for args, _ in made.command_stack for name in names_in(args)])
             return await execute(**arguments)
 
         made.execute = counted_execute
@@ -68,6 +76,32 @@ async def test_all_keys_are_read_in_one_round_trip_in_their_order(store, redis, 
     assert await store.read(["a", "b", "c", "a"]) == [b"1", None, b"3", b"1"]
     assert await store.read([]) == ()
     assert trips == [["MGET"]]
+
+
+async def test_reads_that_are_asked_for_at_once_share_a_round_trip(store, redis, trips):
+    await redis.mset({f"k{number}": number for number in range(1000)})
+    assert await asyncio.gather(*(store.read([f"k{number}", "none"]) for number in range(1000))) == [
+        [str(number).encode(), None] for number in range(1000)
+    ]
+    assert trips == [["MGET"]]
+
+
+async def test_a_read_that_is_given_up_harms_no_other(store, redis):
+    await redis.set("a", 1)
+    first, second = asyncio.create_task(store.read(["a"])), asyncio.create_task(store.read(["b", "a"]))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == [None, b"1"]
+
+
+async def test_flushes_that_are_asked_for_at_once_share_a_round_trip(store, redis, trips):
+    async def write(number):
+        store.queue([("SET", f"k{number}", b"1", "PX", 1000)])
+        await store.flush()
+        assert await redis.exists(f"k{number}")
+
+    await asyncio.gather(*map(write, range(100)))
+    assert len(trips) == 1
 
 
 async def test_all_queued_writes_go_out_in_one_round_trip(store, redis, trips):
@@ -141,18 +175,18 @@ async def test_closing_sends_what_is_queued_and_leaves_nothing_behind(server, re
 
 
 async def test_a_lease_is_granted_once_until_it_ends_or_is_released(store, redis):
-    assert await store.lease("l", 50, "a") == (True, None)
+    assert await store.lease(("l", 50, "a")) == (True, None)
     await redis.set("a", b"1")
-    assert await store.lease("l", 50, "a") == (False, b"1")
+    assert await store.lease(("l", 50, "a")) == (False, b"1")
     await asyncio.sleep(0.06)
-    assert (await store.lease("l", 60_000, "a"))[0]
+    assert (await store.lease(("l", 60_000, "a")))[0]
     store.release("l")
     await store.flush()
-    assert (await store.lease("l", 50, "a"))[0]
+    assert (await store.lease(("l", 50, "a")))[0]
 
 
 async def test_leases_that_are_asked_for_at_once_share_a_round_trip(store, trips):
-    granted = await asyncio.gather(*(store.lease(f"l{n % 50}", 1000, "a") for n in range(100)))
+    granted = await asyncio.gather(*(store.lease((f"l{n % 50}", 1000, "a")) for n in range(100)))
     assert [one for one, _ in granted] == [True] * 50 + [False] * 50
     assert len(trips) == 1
 
@@ -176,7 +210,7 @@ async def test_while_redis_is_gone_what_was_read_and_written_last_serves(store, 
     store.queue([("SET", "d", b"4", "PX", 1000), ("DEL", "a"), ("SET", "a", b"5", "PX", 1000)])
     await store.flush()
     assert await store.read(["a", "d"]) == [b"5", b"4"]
-    assert await store.lease("l", 1000, "a") == (True, None)
+    assert await store.lease(("l", 1000, "a")) == (True, None)
     assert await store.count("c", 10) is None
 
 

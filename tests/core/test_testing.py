@@ -75,6 +75,14 @@ def test_a_right_plugin_passes_every_check(kit):
     assert len(passed) == 69
 
 
+def test_a_right_plugin_that_is_asked_in_bulk_passes_every_check(kit):
+    """Though it has no other hook: it is asked about one link at a time where a check needs one."""
+    passed, failed = kit(suite_for("bulk_club"))
+
+    assert failed == {}
+    assert len(passed) == 32
+
+
 def test_a_right_plugin_with_opted_out_visitors_passes_more_checks(kit):
     """Those for visitors who do not want to be known."""
     passed, failed = kit(suite_for("leavers"))
@@ -135,6 +143,20 @@ def test_a_right_plugin_with_opted_out_visitors_passes_more_checks(kit):
             | of("test_deadline", DEADLINES, ("check",))
             | of("test_nonsense", NONSENSE, ("check",)),
         ),
+        ("bulk_without_order", {"test_bulk_keeps_the_order"}),
+        (
+            "bulk_leaves_out_unknown",
+            {"test_bulk_answers_each_link", "test_unknown_visitors_are_absent", "test_bulk_takes_a_full_call"},
+        ),
+        (
+            "bulk_odd_answers",
+            {"test_bulk_answers_each_link", "test_known_visitors_are_found", "test_unknown_visitors_are_absent"},
+        ),
+        ("bulk_all_or_nothing", {"test_bulk_bad_link_fails_alone"}),
+        ("bulk_shows_link", {"test_bulk_bad_link_fails_alone"}),
+        ("bulk_promises_too_much", {"test_bulk_takes_a_full_call"}),
+        ("bulk_one_by_one", {"test_bulk_takes_a_full_call"}),
+        ("bulk_disagrees", {"test_bulk_and_single_agree"}),
     ],
 )
 def test_a_broken_plugin_fails_where_it_is_broken(kit, name, failing):
@@ -148,7 +170,7 @@ def test_every_broken_plugin_is_tried():
     """None lies there unused."""
     (tried,) = [{case[0] for case in mark.args[1]} for mark in test_a_broken_plugin_fails_where_it_is_broken.pytestmark]
 
-    assert {path.stem for path in BROKEN.glob("*.py")} - {"club"} == tried
+    assert {path.stem for path in BROKEN.glob("*.py")} - {"club", "bulk_club"} == tried
 
 
 HANDLERS = f"""
@@ -186,6 +208,66 @@ def test_two_handlers_may_stand_for_a_partner(kit):
         "test_errors_show_nothing[resolve_id]",
     } < passed
     assert len((EXAMPLES / "loyalty.py").read_text("utf-8").splitlines()) <= 40
+
+
+DROP_BOX = """
+    import attrs
+    import httpx
+    from partnerenrich import Delivery, Partner, Receipt, Secret, hookimpl
+    from partnerenrich.http import json_object, raise_for_status
+    from partnerenrich.testing import PluginContract
+
+    BLUEPRINT = "global: {mappings: [{source: $traits.email, target: email, transform: sha256}]}"
+
+    @attrs.frozen(kw_only=True)
+    class Config:
+        base_url: str
+        api_key: Secret
+
+    class DropBox:
+        @hookimpl
+        def partner(self):
+            delivery = Delivery(formats=("csv",), default_blueprint=BLUEPRINT)
+            return Partner(title="Drop box", config=Config, delivery=delivery)
+
+        @hookimpl
+        async def deliver_batch(self, config, http, batch):
+            (record,) = batch.rows()
+            assert batch.open(batch.files[0]).read() == f"email\\n{record['email']}\\n".encode()
+            await batch.save({"kept": SAVED})
+            response = await http.post(
+                config.base_url, json=record, headers={"Authorization": config.api_key.reveal()}
+            )
+            raise_for_status(response)
+            return Receipt("handed_over", partner_ref=json_object(response)["id"])
+
+    class TestDropBox(PluginContract):
+        provider = "drop_box"
+        plugin = DropBox()
+        settings = {"base_url": "https://drop.example.test", "api_key": "a-key-for-tests"}
+
+        def found(self, request):
+            return httpx.Response(200, json={"id": "drop-1"})
+
+        def unknown(self, request):
+            return httpx.Response(404)
+"""
+
+
+def test_a_plugin_that_only_delivers_is_driven_too(kit):
+    """A batch is made of the known visitors, by the partner's own blueprint, and meets every fault."""
+    passed, failed = kit(DROP_BOX.replace("SAVED", '"drop-1"'))
+
+    assert failed == {}
+    assert {"test_batch_is_taken", "test_rate_limit[deliver_batch]", "test_logs_show_nothing[deliver_batch]"} < passed
+
+
+def test_a_record_in_the_progress_is_seen(kit):
+    """What a plugin saves lasts in a database, and has no value of a person."""
+    _, failed = kit(DROP_BOX.replace("SAVED", "record"))
+
+    assert set(failed) == {"test_batch_is_taken"}
+    assert "progress shows record[0].email" in failed["test_batch_is_taken"]
 
 
 def test_settings_that_the_plugin_refuses_are_told(kit):

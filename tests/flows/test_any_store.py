@@ -158,12 +158,12 @@ async def test_all_that_a_store_is_asked_for(server):
             None,
         ]
         assert server.ask("HGETALL", "copy") == {b"who": b"s"}
-        assert await asyncio.gather(*(store.lease(f"{{b1}}:l{n % 5}", 1000, keys[1]) for n in range(10))) == (
+        assert await asyncio.gather(*(store.lease((f"{{b1}}:l{n % 5}", 1000, keys[1])) for n in range(10))) == (
             [(True, b"1")] * 5 + [(False, b"1")] * 5
         )
         store.release("{b1}:l0")
         await store.flush()
-        assert await store.lease("{b1}:l0", 1000, keys[0]) == (True, None)
+        assert await store.lease(("{b1}:l0", 1000, keys[0])) == (True, None)
         assert [await store.count("{b1}:c", 60) for _ in range(3)] == [1, 2, 3]
         assert (store.failures, store.down) == (0, False)
     finally:

@@ -382,13 +382,15 @@ TOP = [name for name in COMMANDS if name.count(" ") == 1]
 
 
 def options(command: click.Command) -> set[str]:
+    """Of the command and of its own subcommands; those of `partnerenrich` stand for themselves."""
+    children = command.commands.values() if isinstance(command, click.Group) else ()
     with click.Context(command) as context:
         return {
             spelling
             for parameter in command.get_params(context)
             for spelling in parameter.opts
             if spelling.startswith("--") and spelling != "--help"
-        }
+        }.union(*map(options, children))
 
 
 def test_every_command_has_a_section():

@@ -210,10 +210,10 @@ class RunningHub:
 
 
 @asynccontextmanager
-async def open_running_hub(raw, store: Store):
+async def open_running_hub(raw, store: Store, **options):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         configuration = load_mapping(raw)
-        async with open_hub(configuration, store) as app, httpx.AsyncClient(trust_env=False) as client:
+        async with open_hub(configuration, store, **options) as app, httpx.AsyncClient(trust_env=False) as client:
             server = Server(app, configuration.hub.proxies)
             serving = asyncio.create_task(server.serve([listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -223,13 +223,15 @@ async def test_the_store_may_be_gone(browser, toy, hub, redis, raw, running_stor
         visitor = lonely.browser(cookies={"_dfdid": "0c2d9c1e-6a4f-4a7e-9b0a-1f2e3d4c5b6a"})
         answers = [await visitor.enrich() for _ in range(12)]
         ready = await lonely.client.get(f"{lonely.url}/readyz")
-        event = await visitor.event(wait_ms=0)
+        event = await visitor.event()
         numbers = await lonely.metrics()
 
     assert {(answer.status_code, answer.text) for answer in answers} == {(200, "{}")}
     assert (ready.status_code, ready.json()) == (200, {"ready": True, "degraded": True})
     assert event.status_code == 202
     assert numbers['partnerenrich_without_store_total{purpose="enrich"}'] == 12
+    for connection in ("enrich", "events"):
+        assert numbers[f'partnerenrich_store_failures{{connection="{connection}"}}'] > 0
 
 
 async def test_it_is_ready_and_not_degraded_with_its_store(hub):

@@ -220,15 +220,31 @@ def test_demo_shows_an_enriched_event_and_what_became_of_all(partnerenrich, plug
     assert done.stderr == b""
 
 
-def test_demo_goes_on_until_a_signal(started, plugins_dir):
+def test_demo_serves_a_page_and_the_sandboxes_until_a_signal(started, plugins_dir):
     process = started("demo", "--plugins-dir", plugins_dir)
     told = b""
     for line in process.stdout:
         told += line
-        if re.match(rb"[0-9a-f]{8}  page .*loyalty ", line):
+        if line.startswith(b"Events of the page"):
             break
+    url = re.search(rb"Open (http://127\.0\.0\.1:\d+/)", told)[1].decode()
     settings = yaml.safe_load(told[told.index(b"integrations:") :].partition(b"\n\n")[0])
     served = next(i["settings"] for i in settings["integrations"] if i["provider"] == "loyalty")
+    page = httpx.get(url)
+    event = {"type": "track", "event": "Product Viewed"}
+    httpx.post(f"{url}v1/events?key=pk-demo", json=event, headers={"origin": url.rstrip("/")}).raise_for_status()
+
     assert httpx.get(f"{served['base_url']}/_faults").status_code == 200
+    assert "datafly.js" in page.text
+    assert re.search(rb"\d\d:\d\d:\d\d  Product Viewed .*loyalty ", next(filter(bytes.strip, process.stdout)))
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
+
+
+def test_demo_takes_a_port(started, plugins_dir, sandbox):
+    taken = httpx.URL(sandbox.base_url).port
+    process = started("demo", "--port", taken, "--plugins-dir", plugins_dir)
+    _, told = process.communicate(timeout=20)
+
+    assert process.returncode == 1
+    assert f"port {taken}".encode() in told

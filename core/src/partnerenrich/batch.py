@@ -8,17 +8,18 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 from msgspec import structs
 
 from partnerenrich import browser, memory, suppression
-from partnerenrich.events import Event
-from partnerenrich.identity import DEVICE_SOURCES, consents, event_id, identifier
+from partnerenrich.identity import DEVICE_SOURCES, Reader, consents, event_id, identifier
 from partnerenrich.lookup import Question, Reply, reply_from_memory
 from partnerenrich.memory import Answer, Verdict, Who
 from partnerenrich.models import KnownIDs, LinkingKey, Outcome
-from partnerenrich.runtime import RunningOrg
 
 if TYPE_CHECKING:
+    from partnerenrich.events import Event
+    from partnerenrich.runtime import RunningIntegration, RunningOrg
     from partnerenrich.store import Command, Store
 
 Records = Sequence[bytes | None]
@@ -26,10 +27,9 @@ LinkKeys = list[tuple[LinkingKey, str]]
 """The linking keys that an event can use, each with the key of its link record."""
 
 
-@attrs.define(eq=False)
-class Reading:
+class Reading(msgspec.Struct, gc=False):
     """
-    An event, who is in it, and where its records stand.
+    An event, who is in it, and where its records stand. A struct, since one is made for every event.
 
     Attributes:
         event: The event.
@@ -38,10 +38,10 @@ class Reading:
         persons: Source to fingerprint of its person ids.
         vouched: Sources of those that are signed.
         canonical_id: Of the device, safe in a key.
-        keys: Of all its records: the device's, then each integration's links.
+        device: Key of the device's who record, which names it among those of all organisations.
         links: For each integration, the links that the event offers.
-        device: What names the device among those of all organisations.
-        first: Position of `keys` in the batch's list.
+        keys: Of all records of a batch. Ours are the device's, then each integration's links.
+        first: Position of the first of ours.
     """
 
     event: Event
@@ -49,36 +49,64 @@ class Reading:
     known: KnownIDs
     persons: dict[str, str]
     vouched: frozenset[str]
-    canonical_id: str | None = attrs.field(repr=False)
-    keys: list[str] = attrs.field(repr=False)
-    links: list[LinkKeys] = attrs.field(repr=False)
-    device: tuple[str, str] | None = attrs.field(repr=False)
-    first: int = 0
+    canonical_id: str | None
+    device: str | None
+    links: Sequence[LinkKeys]
+    keys: list[str]
+    first: int
+
+    def __repr__(self) -> str:
+        return "Reading(***)"
 
     @classmethod
-    def of(cls, event: Event, org: RunningOrg) -> Reading:
-        """Identify: the first step."""
-        reader = org.reader
+    def of(cls, event: Event, org: RunningOrg, keys: list[str]) -> Reading:
+        """
+        Identify: the first step.
+
+        Args:
+            event: Any.
+            org: Whose it is.
+            keys: Those that the event needs are added.
+        """
+        reader, first = org.reader, len(keys)
         known = reader.known_ids(event)
         persons = reader.persons(known)
         canonical_id = reader.safe_canonical_id(known)
-        keys = [] if canonical_id is None else org.keys.device(canonical_id)
-        links = []
-        for running in org.running:
-            usable: LinkKeys = []
-            for linking_key, suffix in running.links:
-                source = linking_key.source
-                fingerprint = persons.get(source)
-                if fingerprint is None and source in DEVICE_SOURCES:
-                    value = identifier(known, source)
-                    fingerprint = None if value is None else reader.fingerprint(source, value)
-                if fingerprint is not None:
-                    key = org.keys.link(running.integration.provider, fingerprint + suffix)
-                    usable.append((linking_key, key))
-                    keys.append(key)
-            links.append(usable)
-        device = None if canonical_id is None else (org.slug, canonical_id)
-        return cls(event, org, known, persons, reader.vouched(event, known), canonical_id, keys, links, device)
+        device = None
+        if canonical_id is not None:
+            keys += org.keys.device(canonical_id)
+            device = keys[first]
+        links: Sequence[LinkKeys] = org.no_links
+        if not org.link_sources.isdisjoint(persons) or org.links_devices:
+            links = [_links(reader, known, persons, running, org.keys, keys) for running in org.running]
+        vouched = _NOT_VOUCHED if reader.identity_secret is None else reader.vouched(event, known)
+        return cls(event, org, known, persons, vouched, canonical_id, device, links, keys, first)
+
+    def visitor_key(self, index: int) -> str:
+        """Of the device's record for one integration."""
+        return self.keys[self.first + 1 + index]
+
+
+def _links(
+    reader: Reader,
+    known: KnownIDs,
+    persons: dict[str, str],
+    running: RunningIntegration,
+    org_keys: memory.Keys,
+    keys: list[str],
+) -> LinkKeys:
+    usable: LinkKeys = []
+    for linking_key, suffix in running.links:
+        source = linking_key.source
+        fingerprint = persons.get(source)
+        if fingerprint is None and source in DEVICE_SOURCES:
+            value = identifier(known, source)
+            fingerprint = None if value is None else reader.fingerprint(source, value)
+        if fingerprint is not None:
+            key = org_keys.link(running.integration.provider, fingerprint + suffix)
+            usable.append((linking_key, key))
+            keys.append(key)
+    return usable
 
 
 @attrs.define(eq=False)
@@ -93,7 +121,7 @@ class Pending:
         fallback: What the same person was told before, for when the lookup finds nothing.
     """
 
-    task: asyncio.Task[Reply]
+    task: asyncio.Future[Reply]
     asked: frozenset[str] = frozenset()
     stale: Answer | None = None
     fallback: Reply | Pending | None = None
@@ -110,7 +138,7 @@ class Pending:
         earlier = self.fallback.settle(now) if isinstance(self.fallback, Pending) else self.fallback
         return earlier if earlier is not None and _holds(earlier, reply, self.asked, now) else reply
 
-    def without(self, task: asyncio.Task[Reply]) -> Reply | Pending | None:
+    def without(self, task: asyncio.Future[Reply]) -> Reply | Pending | None:
         """What was told before, less what waits for the same lookup: a chain grows by new lookups only."""
         rest = self.fallback.without(task) if isinstance(self.fallback, Pending) else self.fallback
         return rest if self.task is task else attrs.evolve(self, fallback=rest)
@@ -156,7 +184,7 @@ class Batch:
     def __init__(
         self,
         store: Store,
-        devices: dict[tuple[str, str], Device],
+        devices: dict[str, Device],
         deadline: float,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
@@ -165,12 +193,12 @@ class Batch:
         self._deadline = deadline
         self._spawn = spawn
         self._now = time.time()
-        self._held: list[tuple[str, str]] = []
+        self._held: list[str] = []
         self._changed: list[Device] = []
         self._waiting: list[_Waiting] = []
         self._copies: list[tuple[Reading, int, Who, list[Command]]] = []
         self._remembered: set[str] = set()
-        self._followed: set[tuple[asyncio.Task[Reply], tuple[str, str]]] = set()
+        self._followed: set[tuple[asyncio.Future[Reply], str]] = set()
 
     def plan(self, reading: Reading, records: Records) -> None:
         """
@@ -178,27 +206,34 @@ class Batch:
 
         Args:
             reading: The event. Events of one device must come in their order.
-            records: One for each of the reading's keys.
+            records: One for each key of the batch.
         """
         suppressed = reading.org.suppressed
         if suppressed and suppressed.holds_device(reading.known.canonical_id):
-            self._refuse(reading, records, memory.read_who(records[0]))
+            who = memory.NOBODY if reading.device is None else memory.read_who(records[reading.first])
+            self._refuse(reading, records, who)
             return
         who = self._see(reading, records)
         if suppressed and _is_suppressed(reading, who):
             self._refuse(reading, records, who)
             return
+        hits = self._hits(reading, records, who)
+        if hits is not None:
+            for running in reading.org.running:
+                running.numbers.outcomes[Outcome.HIT] += 1
+            reading.org.attacher.attach_hits(reading.event, hits, self._now)
+            return
         device = None if reading.device is None else self._devices.get(reading.device)
         replies: list[Reply | Pending] = []
         visitors: list[Answer | None] = []
-        next_link = 0 if reading.canonical_id is None else 1 + len(reading.org.running)
+        next_link = reading.first + (0 if reading.device is None else 1 + len(reading.org.running))
         waits = False
         # Without the store nobody knows whether another process has seen somebody else on the device meanwhile.
         blind = not reading.persons and self._store.down
         for index, links in enumerate(reading.links):
             visitor = None
-            if reading.canonical_id is not None:
-                visitor = self._visitor(reading, index, records[1 + index], who)
+            if reading.device is not None:
+                visitor = self._visitor(reading, index, records[reading.first + 1 + index], who)
             told = None if device is None else device.told[index]
             if blind and (device is None or not device.unsaved):
                 told = visitor = None
@@ -219,7 +254,7 @@ class Batch:
             self._finish(reading, replies, who, visitors)  # type: ignore[arg-type] # none is pending
 
     @property
-    def tasks(self) -> set[asyncio.Task[Reply]]:
+    def tasks(self) -> set[asyncio.Future[Reply]]:
         """The lookups that events wait for."""
         tasks = set()
         for waiting in self._waiting:
@@ -271,27 +306,54 @@ class Batch:
             self._let_go(name)
         self._held.clear()
 
+    def _hits(self, reading: Reading, records: Records, who: Who) -> list[Answer] | None:
+        """The current answer of every partner where memory holds them all and nothing is to be written; else None."""
+        if reading.device is None or reading.device in self._devices or reading.vouched or self._store.down:
+            return None
+        hits: list[Answer] = []
+        position = reading.first + 1
+        next_link = position + len(reading.links)
+        for running, links in zip(reading.org.running, reading.links):
+            integration = running.integration
+            if integration.consent and not _all_granted(reading.event, integration.consent):
+                return None
+            visitor = memory.read_answer(records[position], integration.version)
+            if visitor is None or visitor.stamp != who.stamp:
+                return None
+            answer = visitor
+            if links and reading.persons:
+                about = self._about(reading, len(hits), links[0][0], records[next_link], who)
+                if about is None or _is_newer(about, visitor):
+                    return None
+                answer = about
+            if answer.state != "found" or answer.step or self._now >= min(answer.refresh_at, answer.fresh_until):
+                return None
+            hits.append(answer)
+            position += 1
+            next_link += len(links)
+        return hits
+
     def _refuse(self, reading: Reading, records: Records, who: Who) -> None:
         """Attach nothing, ask nobody, and keep nothing of what was known."""
         device = None if reading.device is None else self._devices.get(reading.device)
         if device is not None:
             device.told = [None] * len(device.told)
         visitors: list[Answer | None] = [None] * len(reading.links)
-        if reading.canonical_id is not None:
-            visitors = [self._visitor(reading, i, records[1 + i], who) for i in range(len(visitors))]
+        if reading.device is not None:
+            visitors = [self._visitor(reading, i, records[reading.first + 1 + i], who) for i in range(len(visitors))]
         self._finish(reading, [_SUPPRESSED] * len(visitors), who, visitors)
 
     def _see(self, reading: Reading, records: Records) -> Who:
         """Whom the device belongs to, after this event. A change is told at once."""
-        name, org = reading.device, reading.org
-        if name is None:
+        name, canonical_id, org = reading.device, reading.canonical_id, reading.org
+        if name is None or canonical_id is None:
             return memory.NOBODY
         device = self._devices.get(name)
         if device is None:
-            before = memory.read_who(records[0])
+            before = memory.read_who(records[reading.first])
         else:
             if not device.unsaved:
-                _hear_of_others(device, memory.read_who(records[0]))
+                _hear_of_others(device, memory.read_who(records[reading.first]))
             before = device.who
         if not reading.persons:
             return before
@@ -303,30 +365,30 @@ class Batch:
         device.unsaved += 1
         self._changed.append(device)
         if not _is_suppressed(reading, who):
-            self._store.queue(org.eraser.seen(who.persons.values(), name[1], org.remember_seconds))
+            self._store.queue(org.eraser.seen(who.persons.values(), canonical_id, org.remember_seconds))
         if who.stamp == before.stamp:
-            self._store.queue([memory.save(reading.keys[0], who, org.remember_seconds)])
+            self._store.queue([memory.save(name, who, org.remember_seconds)])
             return who
         device.told = [None] * len(org.running)
         # The person before is taken out first, which even a full store does.
-        self._store.queue([("DEL", reading.keys[0]), memory.save(reading.keys[0], who, org.remember_seconds)])
-        if org.has_browser_copy and browser.is_device_cookie(name[1]):
-            self._store.queue(browser.belongs(org.keys.browser(name[1]), who.stamp, org.remember_seconds))
+        self._store.queue([("DEL", name), memory.save(name, who, org.remember_seconds)])
+        if org.has_browser_copy and browser.is_device_cookie(canonical_id):
+            self._store.queue(browser.belongs(org.keys.browser(canonical_id), who.stamp, org.remember_seconds))
         return who
 
-    def _hold(self, name: tuple[str, str], who: Who, integrations: int) -> Device:
+    def _hold(self, name: str, who: Who, integrations: int) -> Device:
         """The device, kept in sight of all batches until this one has written what it knows."""
         self._held.append(name)
         return self._take(name, who, integrations)
 
-    def _take(self, name: tuple[str, str], who: Who, integrations: int) -> Device:
+    def _take(self, name: str, who: Who, integrations: int) -> Device:
         device = self._devices.get(name)
         if device is None:
             device = self._devices[name] = Device(who, [None] * integrations)
         device.users += 1
         return device
 
-    def _let_go(self, name: tuple[str, str]) -> None:
+    def _let_go(self, name: str) -> None:
         device = self._devices[name]
         device.users -= 1
         if not device.users:
@@ -366,7 +428,7 @@ class Batch:
             return None
         running = reading.org.running[index]
         if verdict in _DUE and not reading.persons and running.integration.partner.supports("fetch_attributes"):
-            task = running.lookup.refetch(reading.keys[1 + index], visitor, self._deadline)
+            task = running.lookup.refetch(reading.visitor_key(index), visitor, self._deadline)
             if verdict is not Verdict.REFRESH:
                 return Pending(task, stale=visitor)
             self._follow(reading, index, task, who)
@@ -429,10 +491,10 @@ class Batch:
 
     def _ask(
         self, reading: Reading, index: int, who: Who, links: LinkKeys, answers: Sequence[Answer | None]
-    ) -> asyncio.Task[Reply] | None:
+    ) -> asyncio.Future[Reply] | None:
         """Start the lookup of these links; None when none of them can be sent."""
         running, reader = reading.org.running[index], reading.org.reader
-        if not running.integration.partner.supports("resolve_id"):
+        if not running.integration.partner.resolves:
             return None
         questions = []
         for (linking_key, key), answer in zip(links, answers):
@@ -443,7 +505,9 @@ class Batch:
                 questions.append(Question(key, link, answer, stamp, person))
         if not questions:
             return None
-        visitor = reader.visitor(reading.event, tuple(question.link for question in questions))
+        visitor = None
+        if running.lookup.wants_visitor:
+            visitor = reader.visitor(reading.event, tuple(question.link for question in questions))
         return running.lookup.resolve(questions, visitor, self._deadline, event_id(reading.event))
 
     def _finish(self, reading: Reading, replies: Sequence[Reply], who: Who, visitors: Sequence[Answer | None]) -> None:
@@ -455,7 +519,7 @@ class Batch:
             if _found(reply):
                 if _is_news(reply, visitor) or reading.vouched:
                     self._remember_visitor(reading, index, reply, who)
-            elif reply.outcome in _REFUSALS and (visitor is not None or reading.keys[1 + index] in self._remembered):
+            elif reply.outcome in _REFUSALS and (visitor is not None or reading.visitor_key(index) in self._remembered):
                 self._forget_visitor(reading, index)
         reading.org.attacher.attach(reading.event, replies, self._now)
 
@@ -466,22 +530,23 @@ class Batch:
 
     def _remember_visitor(self, reading: Reading, index: int, reply: Reply, who: Who) -> None:
         """Remember what the person is told, unless that is over meanwhile."""
-        org, name = reading.org, reading.device
+        org, name, canonical_id = reading.org, reading.device, reading.canonical_id
         assert name is not None
+        assert canonical_id is not None
         assert reply.answer is not None
         if self._is_over(reading, index, who):
             return
-        integration, key = org.running[index].integration, reading.keys[1 + index]
+        integration, key = org.running[index].integration, reading.visitor_key(index)
         answer = structs.replace(reply.answer, stamp=who.stamp)
         commands = [memory.save(key, answer, integration.ttl.remember_visitor)]
         if who.stamp:
-            commands.append(("EXPIRE", reading.keys[0], org.remember_seconds))
-            commands += org.eraser.seen(who.persons.values(), name[1], org.remember_seconds)
+            commands.append(("EXPIRE", name, org.remember_seconds))
+            commands += org.eraser.seen(who.persons.values(), canonical_id, org.remember_seconds)
         self._remembered.add(key)
         self._store.queue(commands)
         trusted = org.trusts_events or who.is_vouched
-        if integration.allowlist and trusted and browser.is_device_cookie(name[1]):
-            copy, granted = org.keys.browser(name[1]), consents(reading.event)
+        if integration.allowlist and trusted and browser.is_device_cookie(canonical_id):
+            copy, granted = org.keys.browser(canonical_id), consents(reading.event)
             commands = browser.publish(
                 copy, integration.provider, answer, integration.allowlist, granted, org.remember_seconds
             )
@@ -501,12 +566,12 @@ class Batch:
     def _forget_visitor(self, reading: Reading, index: int) -> None:
         assert reading.canonical_id is not None
         integration = reading.org.running[index].integration
-        commands: list[Command] = [("DEL", reading.keys[1 + index])]
+        commands: list[Command] = [("DEL", reading.visitor_key(index))]
         if integration.allowlist:
             commands += browser.withdraw(reading.org.keys.browser(reading.canonical_id), integration.provider)
         self._store.queue(commands)
 
-    def _follow(self, reading: Reading, index: int, task: asyncio.Task[Reply], who: Who) -> None:
+    def _follow(self, reading: Reading, index: int, task: asyncio.Future[Reply], who: Who) -> None:
         """See to a lookup after its events have left. The device stays in sight until then."""
         name = reading.device
         if name is None or (task, name) in self._followed:
@@ -516,16 +581,14 @@ class Batch:
         self._spawn(self._remember_late(reading, index, task, who, name))
 
     async def _remember_late(
-        self, reading: Reading, index: int, task: asyncio.Task[Reply], who: Who, name: tuple[str, str]
+        self, reading: Reading, index: int, task: asyncio.Future[Reply], who: Who, name: str
     ) -> None:
         """Remember what comes after the event has left, if the device still belongs to the same person."""
         try:
             reply = await asyncio.shield(task)
             await self._store.flush()  # where the person was seen is known before it is asked who was forgotten
             suppressed = reading.org.suppressed
-            before, record, version = await self._store.read(
-                [reading.keys[0], reading.keys[1 + index], suppressed.version_key]
-            )
+            before, record, version = await self._store.read([name, reading.visitor_key(index), suppressed.version_key])
             await suppression.heed(self._store, [suppressed], [version])
             if _is_suppressed(reading, who):
                 return
@@ -543,6 +606,7 @@ class Batch:
             self._let_go(name)
 
 
+_NOT_VOUCHED: frozenset[str] = frozenset()
 _SKIPPED = Reply(Outcome.SKIPPED)
 _DENIED = Reply(Outcome.DENIED)
 """Nothing is said of consent."""
@@ -587,7 +651,16 @@ def _is_news(reply: Reply | Pending, visitor: Answer | None) -> bool:
     answer = reply.answer
     if answer is visitor or answer is None or answer.state != "found":
         return False
-    return visitor is None or visitor.at < answer.at or visitor.damped_until < answer.damped_until
+    return visitor is None or _is_newer(answer, visitor)
+
+
+def _is_newer(answer: Answer, visitor: Answer) -> bool:
+    return visitor.at < answer.at or visitor.damped_until < answer.damped_until
+
+
+def _all_granted(event: Event, purposes: Collection[str]) -> bool:
+    granted = consents(event)
+    return all(granted.get(purpose) is True for purpose in purposes)
 
 
 def _holds(told: Reply, reply: Reply, asked: Collection[str], now: float) -> bool:

@@ -101,6 +101,31 @@ class Blueprint:
             raise ConfigError([Problem(str(path), f"cannot be read: {reason}")]) from None
         return cls.from_yaml(text)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All targets, dots and all, in the order in which they are written: the columns of a table of payloads."""
+        named = any(section.vendor_event_name is not None for section in self._sections())
+        names = [_EVENT_NAME] if named else []
+        return tuple(dict.fromkeys([*names, *(field.name for field in self.all_fields)]))
+
+    @property
+    def all_fields(self) -> tuple[Field, ...]:
+        """What makes the payloads of events of any kind."""
+        return tuple(field for section in self._sections() for field in section.fields)
+
+    def fields(self, kind: str) -> tuple[Field, ...]:
+        """
+        What makes the payload of events of one kind.
+
+        Args:
+            kind: What the events section calls them: a type such as ``identify``, or a track event's name.
+
+        Returns:
+            Nothing when such events are not for this destination.
+        """
+        section = self._events.get(kind, self._otherwise)
+        return section.fields if section else ()
+
     def payload(self, event: Mapping[str, Any], *, default_region: str | None = None) -> dict[str, Any] | None:
         """
         What a destination is sent for one event.
@@ -115,6 +140,9 @@ class Blueprint:
         section = self._events.get(_name_of(event), self._otherwise)
         return None if section is None else section.payload(event, default_region)
 
+    def _sections(self) -> list[_Section]:
+        return [section for section in (*self._events.values(), self._otherwise) if section]
+
 
 def _name_of(event: Mapping[str, Any]) -> str:
     """What the events section calls this event."""
@@ -128,7 +156,7 @@ def _name_of(event: Mapping[str, Any]) -> str:
 @attrs.frozen(eq=False)
 class _Section:
     vendor_event_name: str | None
-    fields: tuple[_Field, ...]
+    fields: tuple[Field, ...]
 
     def payload(self, event: Mapping[str, Any], default_region: str | None) -> dict[str, Any]:
         payload: dict[str, Any] = {} if self.vendor_event_name is None else {_EVENT_NAME: self.vendor_event_name}
@@ -142,24 +170,61 @@ class _Section:
         return payload
 
 
-@attrs.frozen(eq=False)
-class _Field:
-    source: _Source
+@attrs.frozen(eq=False, repr=False)
+class Field:
+    """
+    One field of a payload.
+
+    Attributes:
+        source: Path of its value in the event, as it is written.
+        target: Its place in the payload.
+        transforms: Names of what is done to the value, in order.
+        mapped: Whether a ``value_map`` follows.
+    """
+
+    source: str
     target: Target
-    transforms: tuple[Transform, ...]
-    value_map: Mapping[str | None, Any] | None
+    transforms: tuple[str, ...]
+    _changes: tuple[Transform, ...]
+    _value_map: Mapping[str | None, Any] | None
+    _place: _Source = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_place", _Source.of(self.source))
+
+    @property
+    def name(self) -> str:
+        """Its place in the payload, with dots."""
+        return ".".join(self.target)
+
+    @property
+    def mapped(self) -> bool:
+        """See `Field`."""
+        return self._value_map is not None
+
+    def change(self, value: Any, default_region: str | None) -> Any:
+        """What is sent for a value; None for one that leaves the field out, or is null itself."""
+        changed = self._changed(value, default_region)
+        return None if changed is _MISSING else changed
+
+    def read(self, event: Mapping[str, Any]) -> Any:
+        """The value in an event; None for one that is missing, or null."""
+        value = self._place.read(event)
+        return None if value is _MISSING else value
 
     def value(self, event: Mapping[str, Any], default_region: str | None) -> Any:
-        value = self.source.read(event)
-        if value is _MISSING:
-            return _MISSING
-        for change in self.transforms:
+        """What is sent for an event; `_MISSING` when the field is left out."""
+        value = self._place.read(event)
+        return _MISSING if value is _MISSING else self._changed(value, default_region)
+
+    def _changed(self, value: Any, default_region: str | None) -> Any:
+        for change in self._changes:
             value = change(value, default_region)
             if value is None:
                 return _MISSING
-        if self.value_map is None:
+        if self._value_map is None:
             return value
-        return self.value_map.get(_map_key(value), self.value_map.get("*", _MISSING))
+        return self._value_map.get(_map_key(value), self._value_map.get("*", _MISSING))
 
 
 def _map_key(value: Any) -> str | None:
@@ -336,7 +401,7 @@ def _load(raw: object) -> Blueprint:
     return Blueprint(events, otherwise if action == "send" else None)
 
 
-def _events(raw: object, shared: Mapping[Target, _Field], problems: list[Problem]) -> dict[str, _Section | None]:
+def _events(raw: object, shared: Mapping[Target, Field], problems: list[Problem]) -> dict[str, _Section | None]:
     if not isinstance(raw, Mapping):
         problems.append(Problem("events", "must be a mapping from events to their sections"))
         return {}
@@ -351,16 +416,16 @@ def _events(raw: object, shared: Mapping[Target, _Field], problems: list[Problem
     return events
 
 
-def _section(vendor_event_name: str | None, shared: Mapping[Target, _Field], own: Mapping[Target, _Field]) -> _Section:
+def _section(vendor_event_name: str | None, shared: Mapping[Target, Field], own: Mapping[Target, Field]) -> _Section:
     fields = {**shared, **own}
     named = any(target[0] == _EVENT_NAME for target in fields)
     return _Section(None if named else vendor_event_name, tuple(fields.values()))
 
 
 def _fields(
-    mappings: Iterable[_Mapping], where: str, shared: Mapping[Target, _Field], problems: list[Problem]
-) -> dict[Target, _Field]:
-    own: dict[Target, _Field] = {}
+    mappings: Iterable[_Mapping], where: str, shared: Mapping[Target, Field], problems: list[Problem]
+) -> dict[Target, Field]:
+    own: dict[Target, Field] = {}
     for index, mapping in enumerate(mappings):
         place = join(where, index)
         target = tuple(mapping.target.split("."))
@@ -378,7 +443,7 @@ def _one_holds_the_other(one: Target, other: Target) -> bool:
     return one != other and one[:shorter] == other[:shorter]
 
 
-def _field(mapping: _Mapping, target: Target, place: str, problems: list[Problem]) -> _Field:
+def _field(mapping: _Mapping, target: Target, place: str, problems: list[Problem]) -> Field:
     names = mapping.transforms
     if ("date_format" in names) != (mapping.format is not None):
         problems.append(Problem(join(place, "format"), "stands with the transform date_format, and only there"))
@@ -393,7 +458,7 @@ def _field(mapping: _Mapping, target: Target, place: str, problems: list[Problem
     changes = tuple(transform(name, mapping.source, mapping.format) for name in names)
     values = mapping.value_map
     keyed = None if values is None else {_map_key(key): value for key, value in values.items()}
-    return _Field(_Source.of(mapping.source), target, changes, keyed)
+    return Field(mapping.source, target, names, changes, keyed)
 
 
 def _written(cls: type[T], raw: object, where: str, problems: list[Problem]) -> T:

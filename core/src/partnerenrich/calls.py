@@ -32,14 +32,14 @@ class PartnerCalls(Generic[R]):
     def __init__(self, integration: Integration, daily_budget: DailyBudget | None) -> None:
         self.integration = integration
         self.governor = Governor(integration, budget=daily_budget)
-        self._flights: dict[str, asyncio.Task[R]] = {}
+        self._flights: dict[str, asyncio.Future[R]] = {}
 
     @cached_property
     def _http(self) -> httpx.AsyncClient:
         return http.open_client(self.integration.limits, allowed_hosts=http.hosts_of(self.integration.config))
 
     @property
-    def under_way(self) -> Collection[asyncio.Task[R]]:
+    def under_way(self) -> Collection[asyncio.Future[R]]:
         """The questions that nobody has answered yet."""
         return self._flights.values()
 
@@ -52,7 +52,7 @@ class PartnerCalls(Generic[R]):
         if "_http" in self.__dict__:
             await self._http.aclose()
 
-    def _fly(self, key: str, work: Callable[[], Coroutine[Any, Any, R]]) -> asyncio.Task[R]:
+    def _fly(self, key: str, work: Callable[[], Coroutine[Any, Any, R]]) -> asyncio.Future[R]:
         """Start this work, or join it when it is under way."""
         flight = self._flights.get(key)
         if flight is None:

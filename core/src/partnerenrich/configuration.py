@@ -17,15 +17,29 @@ import attrs
 
 from partnerenrich import plugins as plugin_loader
 from partnerenrich import recipes
+from partnerenrich.blueprint import Blueprint
 from partnerenrich.errors import ConfigError, PluginError, Problem
-from partnerenrich.models import TTL, Limits, LinkingKey
+from partnerenrich.models import TTL, Delivery, Limits, LinkingKey
 from partnerenrich.plugins import BoundPartner, Plugins
 from partnerenrich.secret import Secret
-from partnerenrich.settings import FieldError, Rule, between, converter, join, one_of, pattern, public, structure
+from partnerenrich.settings import (
+    FieldError,
+    Rule,
+    between,
+    converter,
+    join,
+    one_of,
+    pattern,
+    public,
+    structure,
+    suggestion,
+)
 from partnerenrich.yamltext import read_yaml
 
 SLUG = r"[a-z0-9][a-z0-9-]{0,62}"
 SOURCES = ("canonical_id", "anonymous_id", "user_id", "email", "phone")
+FORMATS = {"csv": ("none", "gzip", "zstd"), "parquet": ("snappy", "zstd", "gzip", "none")}
+"""Formats of staged files, each with its compressions, default first."""
 
 
 class Names(tuple[str, ...]):
@@ -57,6 +71,61 @@ class Batching:
 
 
 @attrs.frozen(kw_only=True)
+class DeliverSettings:
+    """
+    How records are staged for a destination of batches, and when they leave.
+
+    Attributes:
+        staging: Where files are staged: a folder, relative to this file, or the URL of a
+            folder in object storage, such as ``s3://bucket/prefix``, ``az://container/prefix``
+            or ``gs://bucket/prefix``.
+        mode: One of the partner's delivery modes; its first when left out.
+        options: For the object storage, such as ``endpoint`` and ``access_key_id``; all of them text.
+        format: ``csv`` or ``parquet``; the first that the partner takes when left out.
+        compression: ``none``, ``gzip`` or ``zstd``, for Parquet also ``snappy``; by default
+            none for CSV and snappy for Parquet.
+        collect: ``snapshot``: a batch holds everybody, the latest record of each. ``append``: only
+            what is new. By default as the mode needs it.
+        key: Column that tells people apart in a snapshot; ``customer_id`` where there is one.
+        columns: Column of an input file to column of the blueprint.
+        part_rows: About the most records in one Parquet file.
+        part_bytes: About the largest size of one file.
+        flush_rows: A batch is sealed when so many records have collected.
+        flush_bytes: Or so many bytes of them.
+        flush_seconds: Or when the oldest has waited for so long; by default a day, and
+            no limit beside a schedule.
+        schedule: Or at these times, written as for cron, in UTC.
+        max_rejected: Share of records that may be set aside; beyond it nothing is sealed.
+        deadline: Seconds after its first submission in which a batch has to be taken.
+    """
+
+    staging: str = attrs.field(
+        validator=pattern(
+            r"(s3|az|gs|file)://.+|(?![A-Za-z0-9+.-]+://).+",
+            "must be a folder, or the URL of one: s3://, az://, gs:// or file://",
+        )
+    )
+    mode: str | None = None
+    options: dict[str, Secret] = attrs.field(factory=dict, repr=False)
+    format: str | None = attrs.field(default=None, validator=one_of(*FORMATS))
+    compression: str | None = attrs.field(default=None, validator=one_of("none", "gzip", "zstd", "snappy"))
+    collect: str | None = attrs.field(default=None, validator=one_of("snapshot", "append"))
+    key: str | None = None
+    columns: dict[str, str] = attrs.field(factory=dict)
+    part_rows: int = attrs.field(default=1_000_000, validator=between(1, 100_000_000))
+    part_bytes: int = attrs.field(default=256 << 20, validator=between(1 << 16, 5 << 30))
+    flush_rows: int = attrs.field(default=1_000_000, validator=between(1, 10**12))
+    flush_bytes: int = attrs.field(default=1 << 30, validator=between(1, 10**15))
+    flush_seconds: float | None = attrs.field(default=None, validator=between(1, 366 * 86_400))
+    schedule: str | None = attrs.field(
+        default=None,
+        validator=pattern(r"\s*\S+(\s+\S+){4}\s*", "must be five fields as for cron, such as 0 2 * * *"),
+    )
+    max_rejected: float = attrs.field(default=0.1, validator=between(0, 1))
+    deadline: float = attrs.field(default=7200, validator=between(1, 30 * 86_400))
+
+
+@attrs.frozen(kw_only=True)
 class IntegrationSettings:
     """
     One partner as one organisation uses it, as it was written.
@@ -72,6 +141,10 @@ class IntegrationSettings:
         consent: Purposes that all must be granted; no gate when left out.
         ttl: Overrides of `partnerenrich.TTL`.
         limits: Overrides of `partnerenrich.Limits`.
+        blueprint: For a destination of batches: file of the mapping from events to records,
+            relative to this file; the partner's own when left out.
+        deliver: For a destination of batches: where records are staged and when they leave.
+            Nothing is delivered when left out.
     """
 
     provider: str = attrs.field(validator=pattern(plugin_loader.KEY_PATTERN.pattern))
@@ -86,6 +159,8 @@ class IntegrationSettings:
     consent: Names = Names()
     ttl: dict[str, Any] = attrs.field(factory=dict)
     limits: dict[str, Any] = attrs.field(factory=dict)
+    blueprint: str | None = None
+    deliver: DeliverSettings | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -199,6 +274,8 @@ class Configuration:
         extensions: Plugins that wrap hooks.
         org_from: Path in the event that names the organisation.
         hub: What concerns the browser; with `orgs`, what concerns the whole process.
+        ledger: What became of each batch: URL of a database as SQLAlchemy writes it,
+            ``sqlite:///`` with a path, relative to this file, or ``postgresql+psycopg://``.
     """
 
     org: str | None = attrs.field(default=None, validator=pattern(SLUG))
@@ -222,6 +299,13 @@ class Configuration:
     extensions: Names = Names()
     org_from: str | None = None
     hub: HubSettings = HubSettings()
+    ledger: str = attrs.field(
+        default="sqlite:///partnerenrich.db",
+        repr=False,
+        validator=pattern(
+            r"[a-z0-9]+(\+[a-z0-9_]+)?://.*", "must be the URL of a database, such as sqlite:///partnerenrich.db"
+        ),
+    )
 
     def organisations(self) -> dict[str, OrgSettings]:
         """Slug to organisation, however it was written."""
@@ -235,6 +319,23 @@ class Configuration:
         """Keys of all partners that are in use."""
         used = (i for org in self.organisations().values() for i in org.integrations if i.enabled)
         return list(dict.fromkeys(integration.provider for integration in used))
+
+
+@attrs.frozen(eq=False)
+class BatchDelivery:
+    """
+    How one integration delivers, with every choice made.
+
+    Attributes:
+        settings: As written, with ``mode``, ``format``, ``compression`` and ``collect`` filled in,
+            and ``key`` where it collects a snapshot.
+        blueprint: From an event to a record.
+        default_region: ISO 3166 country of phone numbers without a country code.
+    """
+
+    settings: DeliverSettings = attrs.field(repr=False)
+    blueprint: Blueprint
+    default_region: str | None = None
 
 
 @attrs.frozen(eq=False)
@@ -254,6 +355,7 @@ class Integration:
         ttl: How long answers are remembered.
         limits: What may be asked of the partner.
         version: Changes when an answer that was remembered no longer fits these settings.
+        delivery: How it delivers batches; None when it does not.
     """
 
     org: str
@@ -267,6 +369,7 @@ class Integration:
     ttl: TTL
     limits: Limits
     version: str
+    delivery: BatchDelivery | None = None
 
     @property
     def provider(self) -> str:
@@ -279,7 +382,7 @@ def load_file(path: Path, environment: Mapping[str, str] = os.environ) -> Config
     Read a YAML file.
 
     Args:
-        path: The file. A relative `plugins_dir` in it is meant from its folder.
+        path: The file. Relative paths in it are meant from its folder.
         environment: What ``${NAME}`` stands for.
 
     Raises:
@@ -291,9 +394,7 @@ def load_file(path: Path, environment: Mapping[str, str] = os.environ) -> Config
         loaded = load_mapping(document.value, environment)
     except ConfigError as error:
         raise document.located(error) from None
-    if loaded.plugins_dir:
-        loaded = attrs.evolve(loaded, plugins_dir=str(path.parent / loaded.plugins_dir))
-    return loaded
+    return _anchored(loaded, path.parent)
 
 
 def load_mapping(raw: object, environment: Mapping[str, str] = os.environ) -> Configuration:
@@ -333,11 +434,15 @@ def bind(configuration: Configuration) -> tuple[dict[str, tuple[Integration, ...
     bound: dict[str, tuple[Integration, ...]] = {}
     for slug, org in configuration.organisations().items():
         base = "integrations" if configuration.org else f"orgs.{slug}.integrations"
-        integrations = []
+        integrations: list[Integration] = []
         for index, written in enumerate(org.integrations):
             if written.enabled and written.provider in loaded.partners:
+                where, partner = join(base, index), loaded.partners[written.provider]
+                if partner.enriches and any(other.partner is partner for other in integrations):
+                    what = f"provider {partner.key!r} is used twice in one organisation"
+                    problems.append(Problem(where, what))
                 try:
-                    integrations.append(_bind_one(slug, written, loaded.partners[written.provider], join(base, index)))
+                    integrations.append(_bind_one(slug, org.default_region, written, partner, where))
                 except ConfigError as error:
                     problems += error.problems
         bound[slug] = tuple(integrations)
@@ -378,13 +483,15 @@ def _read(path: Path) -> str:
     raise ConfigError([Problem(str(path), f"cannot be read: {reason}")])
 
 
-def _bind_one(org: str, written: IntegrationSettings, partner: BoundPartner, where: str) -> Integration:
+def _bind_one(
+    org: str, region: str | None, written: IntegrationSettings, partner: BoundPartner, where: str
+) -> Integration:
     facts = partner.facts
     linking_keys = tuple(written.linking_keys) or facts.linking_keys
     config = structure(facts.config, written.settings, join(where, "settings"))
     ttl = structure(TTL, {**attrs.asdict(facts.ttl), **written.ttl}, join(where, "ttl"))
     limits = structure(Limits, {**attrs.asdict(facts.limits), **written.limits}, join(where, "limits"))
-    if not linking_keys and (partner.supports("resolve_id") or partner.supports("resolve_ids")):
+    if not linking_keys and partner.resolves:
         raise ConfigError([Problem(join(where, "linking_keys"), "is required: this partner has no default")])
     identity = {
         "settings": public(config),
@@ -405,6 +512,90 @@ def _bind_one(org: str, written: IntegrationSettings, partner: BoundPartner, whe
         ttl=ttl,
         limits=limits,
         version=digest.hexdigest(),
+        delivery=_bind_delivery(written, partner, region, where),
+    )
+
+
+def _bind_delivery(
+    written: IntegrationSettings, partner: BoundPartner, region: str | None, where: str
+) -> BatchDelivery | None:
+    if written.deliver is None:
+        if written.blueprint is not None:
+            raise ConfigError([Problem(join(where, "blueprint"), "is for delivery; add deliver, too")])
+        return None
+    facts = partner.facts.delivery
+    if not partner.supports("deliver_batch") or facts is None:
+        raise ConfigError([Problem(join(where, "deliver"), "this partner takes no batches; remove it")])
+    blueprint = _read_blueprint(written.blueprint, facts, join(where, "blueprint"))
+    settings = _chosen(written.deliver, facts, join(where, "deliver"))
+    if settings.collect == "snapshot":
+        settings = attrs.evolve(settings, key=settings.key or "customer_id")
+        if settings.key not in blueprint.columns:
+            what = f"must be a column of the blueprint: {', '.join(blueprint.columns)}; or write collect: append"
+            raise ConfigError([Problem(join(where, "deliver.key"), what)])
+    if unknown := set(settings.columns.values()) - set(blueprint.columns):
+        what = f"no column of the blueprint; {suggestion(min(unknown), list(blueprint.columns))}"
+        raise ConfigError([Problem(join(where, "deliver.columns"), f"{min(unknown)!r} is {what}")])
+    return BatchDelivery(settings, blueprint, region)
+
+
+def _read_blueprint(file: str | None, facts: Delivery, where: str) -> Blueprint:
+    if file is None:
+        return Blueprint.from_yaml(facts.default_blueprint)
+    try:
+        return Blueprint.from_file(Path(file))
+    except ConfigError as error:
+        problems = error.problems
+    raise ConfigError([Problem(where, str(problem)) for problem in problems])
+
+
+def _chosen(written: DeliverSettings, facts: Delivery, where: str) -> DeliverSettings:
+    """The settings with what the partner decides where they are silent."""
+    mode = written.mode or next(iter(facts.modes), None)
+    format_ = written.format or next((each for each in facts.formats if each in FORMATS), None)
+    problems = []
+    if facts.modes and mode not in facts.modes:
+        problems.append(Problem(join(where, "mode"), f"must be one of {', '.join(facts.modes)}"))
+    if format_ is None or format_ not in facts.formats:
+        problems.append(Problem(join(where, "format"), f"the partner takes {', '.join(facts.formats)}"))
+    elif written.compression and written.compression not in FORMATS[format_]:
+        what = f"must be one of {', '.join(FORMATS[format_])} for {format_}"
+        problems.append(Problem(join(where, "compression"), what))
+    if problems or format_ is None:
+        raise ConfigError(problems)
+    return attrs.evolve(
+        written,
+        mode=mode,
+        format=format_,
+        compression=written.compression or FORMATS[format_][0],
+        collect=written.collect or ("append" if mode in facts.appends else "snapshot"),
+    )
+
+
+def _anchored(configuration: Configuration, folder: Path) -> Configuration:
+    """The same with its relative paths meant from a folder."""
+
+    def path(written: str) -> str:
+        return str(folder / Path(written).expanduser())
+
+    def integration(written: IntegrationSettings) -> IntegrationSettings:
+        deliver = written.deliver
+        if deliver and "://" not in deliver.staging:
+            deliver = attrs.evolve(deliver, staging=path(deliver.staging))
+        return attrs.evolve(written, blueprint=written.blueprint and path(written.blueprint), deliver=deliver)
+
+    def all_of(written: tuple[IntegrationSettings, ...]) -> tuple[IntegrationSettings, ...]:
+        return tuple(map(integration, written))
+
+    scheme, _, file = configuration.ledger.partition(":///")
+    return attrs.evolve(
+        configuration,
+        integrations=all_of(configuration.integrations),
+        orgs={
+            slug: attrs.evolve(org, integrations=all_of(org.integrations)) for slug, org in configuration.orgs.items()
+        },
+        plugins_dir=configuration.plugins_dir and path(configuration.plugins_dir),
+        ledger=f"{scheme}:///{path(file)}" if scheme.startswith("sqlite") and file else configuration.ledger,
     )
 
 
@@ -422,13 +613,12 @@ def _contradictions(loaded: Configuration) -> list[Problem]:
     for slug, org in loaded.organisations().items():
         base = "integrations" if loaded.org else f"orgs.{slug}.integrations"
         enabled = [(index, each) for index, each in enumerate(org.integrations) if each.enabled]
-        for field in ("name", "provider"):
-            seen: set[str] = set()
-            for index, integration in enabled:
-                value = getattr(integration, field)
-                if value in seen:
-                    problems.append(Problem(join(base, index), f"{field} {value!r} is used twice in one organisation"))
-                seen.add(value)
+        seen: set[str] = set()
+        for index, integration in enabled:
+            if integration.name in seen:
+                what = f"name {integration.name!r} is used twice in one organisation"
+                problems.append(Problem(join(base, index), what))
+            seen.add(integration.name)
     return problems + _contradictions_of_hub(loaded)
 
 
@@ -521,8 +711,10 @@ converter.register_structure_hook(LinkingKey, _structure_linking_key)
 converter.register_unstructure_hook(Names, list)
 
 __all__ = [
+    "BatchDelivery",
     "Batching",
     "Configuration",
+    "DeliverSettings",
     "HubLimits",
     "HubSettings",
     "Integration",

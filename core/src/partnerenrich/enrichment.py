@@ -15,11 +15,11 @@ from partnerenrich import memory, suppression
 from partnerenrich.attachment import WRITTEN
 from partnerenrich.batch import Batch, Device, Reading
 from partnerenrich.budget import daily_budget
+from partnerenrich.bulk import new_lookup
 from partnerenrich.erasure import Eraser, Watch
 from partnerenrich.errors import ConfigError, PartnerError, Problem
-from partnerenrich.events import Event, EventError, at_path, read_fields, value_of
+from partnerenrich.events import Event, EventError, at_path, value_of
 from partnerenrich.identity import Fingerprints, Reader, consents, identifier
-from partnerenrich.lookup import Lookup
 from partnerenrich.runtime import RunningIntegration, RunningOrg
 from partnerenrich.statistics import PartnerStatistics, Statistics
 from partnerenrich.store import Store
@@ -82,8 +82,9 @@ class Enricher:
         self._orgs = {
             slug: self._org(slug, integrations, configuration, key) for slug, integrations in self.integrations.items()
         }
+        self._only_org = next(iter(self._orgs)) if len(self._orgs) == 1 else None
         self._planning = asyncio.Lock()
-        self._devices: dict[tuple[str, str], Device] = {}
+        self._devices: dict[str, Device] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -121,6 +122,11 @@ class Enricher:
         finally:
             await enricher._close()
 
+    @property
+    def store_failures(self) -> int:
+        """How often the store did not answer as it should."""
+        return self._store.failures
+
     def parse(self, line: bytes, *, org: str | None = None) -> Event:
         """
         Read one event.
@@ -132,15 +138,14 @@ class Enricher:
         Raises:
             EventError: It is no event, or belongs to no configured organisation.
         """
-        fields = read_fields(line)
-        slug = org
-        if slug is None and self._org_from:
-            slug = at_path(fields, self._org_from)
-        elif slug is None and len(self._orgs) == 1:
-            (slug,) = self._orgs
+        slug = self._only_org if org is None else org
+        event = Event.parse(line, slug or "")
+        if org is None and self._org_from:
+            slug = at_path(event.fields, self._org_from)
         if not isinstance(slug, str) or slug not in self._orgs:
             raise EventError("belongs to no configured organisation")
-        return Event(slug, fields)
+        event.org = slug
+        return event
 
     async def process(self, events: Sequence[Event]) -> None:
         """
@@ -150,7 +155,8 @@ class Enricher:
         calls were made.
         """
         deadline = time.monotonic() + self._budget
-        readings, keys = self._identify(events)
+        keys: list[str] = []
+        readings = [Reading.of(event, self._orgs[event.org], keys) for event in events]
         suppressed = [self._orgs[slug].suppressed for slug in {event.org for event in events}]
         batch = Batch(self._store, self._devices, deadline, self._spawn)
         try:
@@ -158,7 +164,7 @@ class Enricher:
                 records = await self._store.read([*keys, *(each.version_key for each in suppressed)])
                 await suppression.heed(self._store, suppressed, records[len(keys) :])
                 for reading in readings:
-                    batch.plan(reading, records[reading.first : reading.first + len(reading.keys)])
+                    batch.plan(reading, records)
             tasks = batch.tasks
             if tasks or batch.has_seen_somebody:
                 await self._store.flush()  # whom a device belongs to now is known before any partner is asked
@@ -215,13 +221,18 @@ class Enricher:
         Returns:
             What was found in the event, what memory held, and each partner's outcome.
         """
-        reading = Reading.of(event, self._orgs[event.org])
+        reading = Reading.of(event, self._orgs[event.org], [])
         records = await self._store.read(reading.keys)
         told = self._explain_memory(reading, records)
         await self.process([event])
         outcomes = value_of((event.context or {}).get("enrichment")) or {}
         for entry in told["partners"]:
-            entry["result"] = outcomes.get(entry["provider"], "the context of the event is no object: nothing attached")
+            result = outcomes.get(entry["provider"])
+            if result is None:
+                result = "the context of the event is no object: nothing attached"
+            else:
+                result.pop("previous_id", None)
+            entry["result"] = result
         return told
 
     def _explain_memory(self, reading: Reading, records: Sequence[bytes | None]) -> dict[str, Any]:
@@ -236,7 +247,7 @@ class Enricher:
             keys = {id(linking_key): key for linking_key, key in links}
             visitor = None
             if reading.canonical_id:
-                visitor = memory.read_answer(by_key[reading.keys[1 + index]], integration.version)
+                visitor = memory.read_answer(by_key[reading.visitor_key(index)], integration.version)
             partners.append(
                 {
                     "integration": integration.name,
@@ -266,16 +277,6 @@ class Enricher:
             "partners": partners,
         }
 
-    def _identify(self, events: Sequence[Event]) -> tuple[list[Reading], list[str]]:
-        readings = []
-        keys: list[str] = []
-        for event in events:
-            reading = Reading.of(event, self._orgs[event.org])
-            reading.first = len(keys)
-            keys += reading.keys
-            readings.append(reading)
-        return readings, keys
-
     def _org(
         self, slug: str, integrations: Sequence[Integration], configuration: Configuration, key: bytes
     ) -> RunningOrg:
@@ -296,7 +297,7 @@ class Enricher:
         )
 
     def _run(self, integration: Integration, eraser: Eraser, *, several_orgs: bool) -> RunningIntegration:
-        lookup = Lookup(integration, self._store, daily_budget(integration, self._store), eraser)
+        lookup = new_lookup(integration, self._store, daily_budget(integration, self._store), eraser)
         numbers = PartnerStatistics(lookup.governor.statistics)
         label = f"{integration.org}/{integration.name}" if several_orgs else integration.name
         self.statistics.partners[label] = numbers
@@ -310,7 +311,7 @@ class Enricher:
             return CheckResult(integration.org, integration.name, ok=False, message=str(error))
         return CheckResult(integration.org, integration.name, ok=True, message="works")
 
-    def _under_way(self) -> set[asyncio.Task[Any]]:
+    def _under_way(self) -> set[asyncio.Future[Any]]:
         """The lookups, and what follows those that are late."""
         lookups = (running.lookup for org in self._orgs.values() for running in org.running)
         return self._tasks.union(*(lookup.under_way for lookup in lookups))

@@ -293,7 +293,7 @@ class Watch:
         under_way: The lookups at this moment.
     """
 
-    def __init__(self, store: Store, under_way: Callable[[], Collection[asyncio.Task[Any]]]) -> None:
+    def __init__(self, store: Store, under_way: Callable[[], Collection[asyncio.Future[Any]]]) -> None:
         self._store = store
         self._under_way = under_way
         self._organisations: list[tuple[SuppressionList, Eraser]] = []

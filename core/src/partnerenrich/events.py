@@ -1,10 +1,11 @@
-"""One event on its way: read from JSON, changed in three places of its context, written back; all else untouched."""
+"""One event on its way: the line that it is, read where somebody asks, changed in three places of its context only."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from partnerenrich.errors import PartnerEnrichError
 
@@ -13,35 +14,89 @@ MAX_BYTES: Final = 1 << 20
 
 Fields = dict[str, msgspec.Raw]
 
-_read_fields = msgspec.json.Decoder(Fields).decode
-_read_value = msgspec.json.Decoder().decode
-_write = msgspec.json.Encoder().encode
-
 
 class EventError(PartnerEnrichError):
     """A line that is no event. The message names the reason, never the content."""
+
+
+class Contact(msgspec.Struct, gc=False):
+    """Where an event has a person's e-mail and phone. Any JSON value; None when it has none."""
+
+    email: Any = None
+    phone: Any = None
+
+    def __repr__(self) -> str:
+        return "Contact(***)"
+
+
+class ContextHead(msgspec.Struct, gc=False):
+    """What an event's context says of the visitor. Any JSON value; None when it says nothing."""
+
+    canonical_id: Any = None
+    canonicalId: Any = None  # noqa: N815 - as in the event
+    traits: Contact | None = None
+    consent: Any = None
+    vendor_ids: msgspec.Raw | UnsetType = UNSET
+    partner_attrs: msgspec.Raw | UnsetType = UNSET
+    enrichment: msgspec.Raw | UnsetType = UNSET
+
+    def __repr__(self) -> str:
+        return "ContextHead(***)"
+
+    @property
+    def is_ours_to_write(self) -> bool:
+        """Whether none of the three members that enrichment writes is there yet."""
+        return self.vendor_ids is UNSET and self.partner_attrs is UNSET and self.enrichment is UNSET
+
+
+class Head(msgspec.Struct, gc=False):
+    """What an event says of the visitor outside of its context. Any JSON value; None when it says nothing."""
+
+    anonymousId: Any = None  # noqa: N815 - as in the event
+    anonymous_id: Any = None
+    userId: Any = None  # noqa: N815 - as in the event
+    user_id: Any = None
+    canonical_id: Any = None
+    canonicalId: Any = None  # noqa: N815 - as in the event
+    properties: Contact | None = None
+    traits: Contact | None = None
+    context: msgspec.Raw | UnsetType = UNSET
+
+    def __repr__(self) -> str:
+        return "Head(***)"
+
+
+_IDS: Final = ("anonymousId", "anonymous_id", "userId", "user_id", "canonical_id", "canonicalId")
+_RECOGNISABLE: Final = 24
+"""A context is found again by so many of its bytes, where nothing else in the event has them."""
+_NO_CONTEXT: Final = ContextHead()
+
+_read_head = msgspec.json.Decoder(Head).decode
+_read_context = msgspec.json.Decoder(ContextHead).decode
+_read_fields = msgspec.json.Decoder(Fields).decode
+_read_value = msgspec.json.Decoder().decode
+_write = msgspec.json.Encoder().encode
 
 
 class Event:
     """
     One event.
 
-    Values that nobody asks for stay the bytes that they were: ``1.10``,
-    ``1E5`` and integers of any length survive.
+    It stays the text that it was, but for what is put into its context: ``1.10``,
+    ``1E5``, integers of any length, white space and the order of the members survive.
 
     Attributes:
         org: Slug of the organisation that it belongs to.
-        fields: Name to raw JSON, at the top level.
-        context: Name to raw JSON below ``context``; None when that is no object.
     """
 
-    __slots__ = ("context", "fields", "org")
+    __slots__ = ("_context_head", "_fields", "_head", "_line", "org")
 
-    def __init__(self, org: str, fields: Fields) -> None:
+    def __init__(self, line: bytes, org: str) -> None:
         self.org = org
-        self.fields = fields
-        raw = fields.get("context")
-        self.context = {} if raw is None else object_of(raw)
+        self._line = line
+        self._fields: Fields | None = None
+        self._head: Head | None = None
+        self._context_head: ContextHead | None = None
 
     @classmethod
     def parse(cls, line: bytes, org: str) -> Event:
@@ -51,16 +106,91 @@ class Event:
         Raises:
             EventError: It is too long, no UTF-8, no JSON or no object.
         """
-        return cls(org, read_fields(line))
+        event = cls(line.strip(), org)
+        event._read()
+        return event
+
+    def _read(self) -> Head:
+        line = self._line
+        if len(line) > MAX_BYTES or not line.isascii():
+            _check_text(line)
+        try:
+            self._head = head = _read_head(line)
+        except (msgspec.DecodeError, RecursionError):
+            self._head = head = _head_of(read_fields(line))
+        if head.context is UNSET:
+            self._context_head = _NO_CONTEXT
+            return head
+        try:
+            self._context_head = _read_context(head.context)
+        except (msgspec.DecodeError, RecursionError):
+            self._context_head = _context_head_of(object_of(head.context))
+        return head
+
+    @classmethod
+    def of(cls, fields: Fields, org: str) -> Event:
+        """An event of these members."""
+        return cls.parse(_write(fields), org)
+
+    @property
+    def head(self) -> Head:
+        """What it says of the visitor outside of its context."""
+        return self._head or self._read()
+
+    @property
+    def context_head(self) -> ContextHead | None:
+        """What its context says of the visitor; None when that is no object."""
+        if self._head is None:
+            self._read()
+        return self._context_head
+
+    @property
+    def fields(self) -> Fields:
+        """Name to raw JSON, at the top level. Not to be changed."""
+        if self._fields is None:
+            self._fields = _read_fields(self._line)
+        return self._fields
+
+    @property
+    def context(self) -> Fields | None:
+        """Name to raw JSON below ``context``, empty where there is none; None when that is no object."""
+        raw = self.head.context
+        return {} if raw is UNSET else object_of(raw)
 
     def encode(self) -> bytes:
         """The event as JSON, without a line end."""
-        return _write(self.fields)
+        return self._line
 
-    def replace_context(self) -> None:
-        """Put the changed `context` back into the event."""
-        if self.context is not None:
-            self.fields["context"] = msgspec.Raw(_write(self.context))
+    def extend_context(self, members: bytes) -> None:
+        """
+        Write members at the end of a context that is missing, or an object without them.
+
+        Args:
+            members: JSON, each member with a comma before it.
+        """
+        raw, line = self.head.context, self._line
+        text = b"" if raw is UNSET else bytes(raw)
+        start = _where(text, line)
+        if start is not None and text[1:2] == b'"':  # there are other members
+            end = start + len(text) - 1
+            self._changed(b"%b%b%b" % (line[:end], members, line[end:]))
+        else:
+            others = text[1:-1].strip()
+            self.replace_context(b"{%b%b}" % (others, members if others else members[1:]))
+
+    def replace_context(self, text: bytes) -> None:
+        """Put a changed context, a JSON object, in the place of the one before."""
+        raw, line = self.head.context, self._line
+        before = b"" if raw is UNSET else bytes(raw)
+        start = _where(before, line)
+        if start is not None:
+            self._changed(b"%b%b%b" % (line[:start], text, line[start + len(before) :]))
+        else:
+            self._changed(_write({**self.fields, "context": msgspec.Raw(text)}))
+
+    def _changed(self, line: bytes) -> None:
+        self._line = line
+        self._fields = self._head = None
 
 
 def read_fields(line: bytes) -> Fields:
@@ -70,13 +200,7 @@ def read_fields(line: bytes) -> Fields:
     Raises:
         EventError: It is too long, no UTF-8, no JSON or no object.
     """
-    if len(line) > MAX_BYTES:
-        raise EventError(f"is longer than {MAX_BYTES} bytes")
-    if not line.isascii():
-        try:
-            line.decode()
-        except UnicodeDecodeError:
-            raise EventError("is not UTF-8") from None
+    _check_text(line)
     try:
         return _read_fields(line)
     except msgspec.ValidationError:
@@ -115,3 +239,48 @@ def at_path(fields: Fields, path: tuple[str, ...]) -> Any:
             return None
         fields = inner
     return value_of(fields.get(path[-1]))
+
+
+def _where(context: bytes, line: bytes) -> int | None:
+    """Where the context stands in an event; None when something else in it looks like the context."""
+    beginning = context[:_RECOGNISABLE]
+    start = line.find(beginning)
+    return start if context and line.find(beginning, start + 1) < 0 else None
+
+
+def _check_text(line: bytes) -> None:
+    if len(line) > MAX_BYTES:
+        raise EventError(f"is longer than {MAX_BYTES} bytes")
+    if not line.isascii():
+        try:
+            line.decode()
+        except UnicodeDecodeError:
+            raise EventError("is not UTF-8") from None
+
+
+def _head_of(fields: Fields) -> Head:
+    """The same as the quick decoder gives, for an event in which a member has a shape that it does not expect."""
+    values: dict[str, Any] = {name: value_of(fields.get(name)) for name in _IDS}
+    return Head(
+        **values,
+        properties=_contact_of(fields.get("properties")),
+        traits=_contact_of(fields.get("traits")),
+        context=fields.get("context", UNSET),
+    )
+
+
+def _context_head_of(fields: Fields | None) -> ContextHead | None:
+    if fields is None:
+        return None
+    return ContextHead(
+        value_of(fields.get("canonical_id")),
+        value_of(fields.get("canonicalId")),
+        _contact_of(fields.get("traits")),
+        value_of(fields.get("consent")),
+        *(fields.get(name, UNSET) for name in ("vendor_ids", "partner_attrs", "enrichment")),
+    )
+
+
+def _contact_of(raw: msgspec.Raw | None) -> Contact | None:
+    fields = None if raw is None else object_of(raw)
+    return None if fields is None else Contact(value_of(fields.get("email")), value_of(fields.get("phone")))

@@ -7,34 +7,26 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import msgspec
 
 from partnerenrich import identity_signature, recipes
-from partnerenrich.events import at_path, object_of, value_of
+from partnerenrich.events import ContextHead, at_path, object_of, value_of
 from partnerenrich.models import KnownIDs, Link, Visitor
 from partnerenrich.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from partnerenrich.events import Event, Fields
+    import msgspec
+
+    from partnerenrich.events import Event
     from partnerenrich.models import LinkingKey
 
 DEVICE_SOURCES = frozenset({"canonical_id", "anonymous_id"})
 """Sources that name a device. All others name a person."""
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
-
-
-_NULL = msgspec.Raw(b"null")
-
-
-class _Contact(msgspec.Struct):
-    email: msgspec.Raw = _NULL
-    phone: msgspec.Raw = _NULL
-
-
-_read_contact = msgspec.json.Decoder(_Contact).decode
+_NO_CONTEXT = ContextHead()
+_NO_OTHERS: dict[str, str] = {}
 
 
 @attrs.frozen(eq=False)
@@ -98,32 +90,33 @@ class Reader:
 
     def known_ids(self, event: Event) -> KnownIDs:
         """All identifiers of an event, normalised. Of the places where one is found, the first valid wins."""
-        fields, context = event.fields, event.context or {}
-        anonymous_id = _id(fields, "anonymousId", "anonymous_id")
-        user_id = _id(fields, "userId", "user_id")
+        head, context = event.head, event.context_head or _NO_CONTEXT
+        anonymous_id = _first_id(head.anonymousId, head.anonymous_id)
+        user_id = _first_id(head.userId, head.user_id)
         canonical_id = (
-            _id(context, "canonical_id", "canonicalId") or _id(fields, "canonical_id", "canonicalId") or anonymous_id
+            _first_id(context.canonical_id, context.canonicalId)
+            or _first_id(head.canonical_id, head.canonicalId)
+            or anonymous_id
         )
         email = phone = None
-        for raw in (fields.get("properties"), fields.get("traits"), context.get("traits")):
-            if raw is None:
-                continue
-            try:
-                contact = _read_contact(raw)
-            except (msgspec.DecodeError, RecursionError):
-                continue
-            if email is None and contact.email is not _NULL:
-                email = recipes.normalise_email(value_of(contact.email))
-            if phone is None and contact.phone is not _NULL:
-                phone = recipes.normalise_phone(value_of(contact.phone), self.default_region)
+        for contact in (head.properties, head.traits, context.traits):
+            if contact is not None:
+                if email is None and contact.email is not None:
+                    email = recipes.normalise_email(contact.email)
+                if phone is None and contact.phone is not None:
+                    phone = recipes.normalise_phone(contact.phone, self.default_region)
+        others = self._others(event) if self.paths else _NO_OTHERS
+        return KnownIDs(canonical_id, anonymous_id, user_id, email, phone, others)
+
+    def _others(self, event: Event) -> dict[str, str]:
         others = {}
         for source, path in self.paths.items():
-            value = recipes.normalise_id(at_path(fields, path))
+            value = recipes.normalise_id(at_path(event.fields, path))
             if value is None and path[0] == "traits":
-                value = recipes.normalise_id(at_path(context, path))
+                value = recipes.normalise_id(at_path(event.context or {}, path))
             if value is not None:
                 others[source] = value
-        return KnownIDs(canonical_id, anonymous_id, user_id, email, phone, others)
+        return others
 
     def safe_canonical_id(self, known: KnownIDs) -> str | None:
         """The canonical id in a form that is safe in a key: a fingerprint where it is not plain."""
@@ -193,7 +186,8 @@ def identifier(known: KnownIDs, source: str) -> str | None:
 
 def event_id(event: Event) -> str | None:
     """The id of the event itself."""
-    return _id(event.fields, "messageId", "message_id")
+    fields = event.fields
+    return _first_id(value_of(fields.get("messageId")), value_of(fields.get("message_id")))
 
 
 def consents(event: Event) -> dict[str, bool]:
@@ -203,7 +197,7 @@ def consents(event: Event) -> dict[str, bool]:
     ``context.consent.canonical`` where there is one, else the flat object
     ``context.consent``. A decision that is not a boolean is none.
     """
-    consent = value_of((event.context or {}).get("consent"))
+    consent = None if event.context_head is None else event.context_head.consent
     if isinstance(consent, dict) and isinstance(consent.get("canonical"), dict):
         consent = consent["canonical"]
     if not isinstance(consent, dict):
@@ -211,11 +205,9 @@ def consents(event: Event) -> dict[str, bool]:
     return {purpose: decision for purpose, decision in consent.items() if isinstance(decision, bool)}
 
 
-def _id(fields: Fields, name: str, other_name: str) -> str | None:
-    value = recipes.normalise_id(value_of(fields[name])) if name in fields else None
-    if value is None and other_name in fields:
-        value = recipes.normalise_id(value_of(fields[other_name]))
-    return value
+def _first_id(value: object, other: object) -> str | None:
+    found = None if value is None else recipes.normalise_id(value)
+    return found if found is not None or other is None else recipes.normalise_id(other)
 
 
 def _text(raw: msgspec.Raw | None) -> str | None:

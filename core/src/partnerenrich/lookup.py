@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 import attrs
 import msgspec
@@ -17,7 +17,7 @@ from partnerenrich import memory
 from partnerenrich.calls import PartnerCalls
 from partnerenrich.errors import BadResponse, NotCalled, NotSupported, PartnerError, UnknownPartnerId
 from partnerenrich.memory import Answer, Verdict
-from partnerenrich.models import Link, Outcome
+from partnerenrich.models import Link, Outcome, Visitor
 from partnerenrich.store import StoreFailed
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from partnerenrich.configuration import Integration
     from partnerenrich.erasure import Eraser
     from partnerenrich.governor import DailyBudget
-    from partnerenrich.models import Resolution, Visitor
+    from partnerenrich.models import Resolution
     from partnerenrich.store import Store
 
 log = logging.getLogger(__name__)
@@ -83,14 +83,19 @@ class Reply(msgspec.Struct, frozen=True):
 
 class Lookup(PartnerCalls[Reply]):
     """
-    Everything that is asked of one integration's partner.
+    Everything that is asked of one integration's partner, link by link.
 
     Args:
         integration: Whom to ask, and how much.
         store: Where answers are remembered and work is claimed.
         daily_budget: Counts the calls of a day; None for no limit.
         eraser: Deletes what is remembered of who opted out; None to keep it.
+
+    Attributes:
+        wants_visitor: Whether the partner is told more of a visitor than the link.
     """
+
+    wants_visitor: ClassVar[bool] = True
 
     def __init__(
         self, integration: Integration, store: Store, daily_budget: DailyBudget | None, eraser: Eraser | None = None
@@ -117,29 +122,28 @@ class Lookup(PartnerCalls[Reply]):
         )
 
     def resolve(
-        self, questions: Sequence[Question], visitor: Visitor, wait_until: float, event_id: str | None
-    ) -> asyncio.Task[Reply]:
+        self, questions: Sequence[Question], visitor: Visitor | None, wait_until: float, event_id: str | None
+    ) -> asyncio.Future[Reply]:
         """
         Look up the links in order, until the partner knows one.
 
         Args:
             questions: At least one.
-            visitor: What else the partner may know.
+            visitor: What else the partner may know, if `wants_visitor`.
             wait_until: Moment of `time.monotonic` until when a place in the queue is worth waiting for.
             event_id: The event that asks.
 
         Returns:
-            A task that goes on when nobody waits any longer. It never raises.
+            What goes on when nobody waits any longer. It never raises.
         """
         if len(questions) == 1:
-            question = questions[0]
-            return self._fly(question.flight, partial(self._resolve_one, question, visitor, wait_until, event_id))
+            return self._look_up(questions[0], visitor, wait_until, event_id)
         return self._fly(
             "\0".join(question.flight for question in questions),
             partial(self._resolve_in_order, questions, visitor, wait_until, event_id),
         )
 
-    def refetch(self, key: str, answer: Answer, wait_until: float) -> asyncio.Task[Reply]:
+    def refetch(self, key: str, answer: Answer, wait_until: float) -> asyncio.Future[Reply]:
         """
         Fetch the attributes of a known id anew, for a visitor whose identifiers are not at hand.
 
@@ -150,8 +154,14 @@ class Lookup(PartnerCalls[Reply]):
         """
         return self._fly(f"{key}:{answer.stamp}", partial(self._refetch, key, answer, wait_until))
 
+    def _look_up(
+        self, question: Question, visitor: Visitor | None, wait_until: float, event_id: str | None
+    ) -> asyncio.Future[Reply]:
+        """Ask about one link, or join those who do."""
+        return self._fly(question.flight, partial(self._resolve_one, question, visitor, wait_until, event_id))
+
     async def _resolve_in_order(
-        self, questions: Sequence[Question], visitor: Visitor, wait_until: float, event_id: str | None
+        self, questions: Sequence[Question], visitor: Visitor | None, wait_until: float, event_id: str | None
     ) -> Reply:
         reply = Reply(Outcome.SKIPPED)
         for question in questions:
@@ -159,67 +169,99 @@ class Lookup(PartnerCalls[Reply]):
             if verdict is Verdict.ABSENT:
                 reply = Reply(Outcome.ABSENT, question.known)
                 continue
-            one = partial(self._resolve_one, question, visitor, wait_until, event_id)
-            reply = await asyncio.shield(self._fly(question.flight, one))
+            reply = await asyncio.shield(self._look_up(question, visitor, wait_until, event_id))
             if reply.outcome is not Outcome.ABSENT:
                 return reply
         return reply
 
     async def _resolve_one(
-        self, question: Question, visitor: Visitor, wait_until: float, event_id: str | None
+        self, question: Question, visitor: Visitor | None, wait_until: float, event_id: str | None
     ) -> Reply:
-        known = question.known
         lease = memory.lease_key(question.flight)
-        theirs = await self._claim(lease, question.key, known, question.stamp)
+        theirs = await self._claim(lease, question.key, question.known, question.stamp)
         if theirs is not None:
             return theirs
         started = time.perf_counter()
         try:
-            reply = await self._ask(question, visitor, wait_until, event_id)
-        except NotCalled:
-            return self._stale_or(Reply(Outcome.LIMITED), known)
-        except NotSupported:
-            return Reply(Outcome.SKIPPED)
+            said: Reply | PartnerError = await self._ask(question, visitor or Visitor(), wait_until, event_id)
         except PartnerError as error:
-            return self._failed(question, error)
-        else:
-            assert reply.answer is not None
-            reply.answer.stamp = question.stamp
-            self._remember(question.key, reply.answer)
-            if reply.outcome is Outcome.OPTED_OUT:
-                await self._erase(question)
-            return msgspec.structs.replace(reply, latency=time.perf_counter() - started)
+            said = error
         finally:
             self._release(lease, started)
+        reply = self._concluded(question, said, time.perf_counter() - started)
+        if reply.outcome is Outcome.OPTED_OUT:
+            await self._erase(question)
+        return reply
 
     async def _ask(self, question: Question, visitor: Visitor, wait_until: float, event_id: str | None) -> Reply:
-        integration, known = self.integration, question.known
-        if known is not None and self._id_is_good(known):
-            try:
-                return await self._with_attributes(known, known, wait_until, event_id)
-            except UnknownPartnerId:
-                pass  # merged into another profile: resolve anew
+        integration = self.integration
+        reply = await self._renewed(question, wait_until, event_id)
+        if reply is not None:
+            return reply
         resolution: Resolution = await self._call(
             "resolve_id",
             lambda call: integration.partner.resolve_id(integration.config, self._http, question.link, visitor, call),
             wait_until,
             event_id,
         )
-        now = time.time()
-        source = question.link.source
+        return await self._completed(question, resolution, wait_until, event_id)
+
+    async def _renewed(self, question: Question, wait_until: float, event_id: str | None) -> Reply | None:
+        """The attributes of an id that is good without a new resolution; None when it has to be resolved."""
+        known = question.known
+        if known is None or not self._id_is_good(known):
+            return None
+        try:
+            return await self._with_attributes(known, known, wait_until, event_id)
+        except UnknownPartnerId:
+            return None  # merged into another profile: resolve anew
+
+    async def _completed(
+        self, question: Question, resolution: Resolution, wait_until: float, event_id: str | None
+    ) -> Reply:
+        """The reply to a resolution, and the attributes that belong to it."""
+        reply = self._understood(question, resolution)
+        if not self._lacks_attributes(resolution):
+            return reply
+        assert reply.answer is not None
+        try:
+            return await self._with_attributes(reply.answer, question.known, wait_until, event_id)
+        except UnknownPartnerId:
+            return self._without_attributes(reply.answer, question.known, Outcome.ERROR)
+
+    def _lacks_attributes(self, resolution: Resolution) -> bool:
+        return resolution.partner_id is not None and resolution.attributes is None and self._can_fetch
+
+    def _understood(self, question: Question, resolution: Resolution) -> Reply:
+        """What a resolution says by itself."""
+        integration, source, now = self.integration, question.link.source, time.time()
         if resolution.partner_id is None:
             state = resolution.reason if resolution.reason != "found" else "absent"
             answer = memory.nothing(integration.version, source, state, integration.ttl, now)
             return Reply(Outcome.OPTED_OUT if state == "opted_out" else Outcome.ABSENT, answer)
-        answer = _understood(integration, source, resolution, memory.NULL, now)
-        try:
-            if resolution.attributes is not None:
-                answer = _understood(integration, source, resolution, self._kept(resolution.attributes), now)
-            elif self._can_fetch:
-                return await self._with_attributes(answer, known, wait_until, event_id)
-        except (BadResponse, UnknownPartnerId):
-            return self._without_attributes(answer, known, Outcome.ERROR)
+        attributes: msgspec.Raw | None = memory.NULL
+        if resolution.attributes is not None:
+            try:
+                attributes = self._kept(resolution.attributes)
+            except BadResponse:
+                attributes = None
+        answer = _record_of(integration, source, resolution, attributes or memory.NULL, now)
+        if attributes is None:
+            return self._without_attributes(answer, question.known, Outcome.ERROR)
         return Reply(Outcome.FRESH, answer)
+
+    def _concluded(self, question: Question, said: Reply | PartnerError, latency: float) -> Reply:
+        """What the events are told; remembered, where it is of use to others."""
+        if isinstance(said, Reply):
+            assert said.answer is not None
+            said.answer.stamp = question.stamp
+            self._remember(question.key, said.answer)
+            return msgspec.structs.replace(said, latency=latency)
+        if isinstance(said, NotCalled):
+            return self._stale_or(Reply(Outcome.LIMITED), question.known)
+        if isinstance(said, NotSupported):
+            return Reply(Outcome.SKIPPED)
+        return self._failed(question, said)
 
     async def _erase(self, question: Question) -> None:
         """Delete what was remembered of a person who opted out, wherever the person was seen."""
@@ -348,16 +390,21 @@ class Lookup(PartnerCalls[Reply]):
         """None when the work is ours to do; else what another process has found out. A dead one is succeeded."""
         pause = POLL_SECONDS
         while True:
-            granted, record = await self._store.lease(lease, self._lease_ms, key)
-            answer = memory.read_answer(record, self.integration.version)
-            if answer is not None and answer.stamp == stamp and _is_newer(answer, known):
-                if granted:
-                    self._store.release(lease)
-                return reply_from_memory(answer, memory.judge(answer, time.time()))
-            if granted:
-                return None
+            granted, record = await self._store.lease((lease, self._lease_ms, key))
+            theirs = self._found_by_others(record, known, stamp)
+            if granted and theirs is not None:
+                self._store.release(lease)
+            if granted or theirs is not None:
+                return theirs
             await asyncio.sleep(pause)
             pause = min(2 * pause, 10 * POLL_SECONDS)
+
+    def _found_by_others(self, record: bytes | None, known: Answer | None, stamp: str) -> Reply | None:
+        """What a record tells that is newer than what was known."""
+        answer = memory.read_answer(record, self.integration.version)
+        if answer is None or answer.stamp != stamp or not _is_newer(answer, known):
+            return None
+        return reply_from_memory(answer, memory.judge(answer, time.time()))
 
     def _release(self, lease: str, started: float) -> None:
         """Let another process ask, unless the lease has ended and may be another's."""
@@ -373,7 +420,7 @@ class Lookup(PartnerCalls[Reply]):
         return self.integration.partner.supports("fetch_attributes")
 
 
-def _understood(
+def _record_of(
     integration: Integration, source: str, resolution: Resolution, attributes: msgspec.Raw, now: float
 ) -> Answer:
     """The record of what the partner found."""

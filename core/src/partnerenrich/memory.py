@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from partnerenrich.store import bucket
+from partnerenrich.store import BUCKETS, bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from partnerenrich.models import TTL, Resolution
     from partnerenrich.store import Command
@@ -49,7 +49,7 @@ class Verdict(StrEnum):
     FAILED = "the partner failed a moment ago"
 
 
-class Answer(msgspec.Struct, array_like=True):
+class Answer(msgspec.Struct, array_like=True, gc=False):
     """
     What a partner answered, as it is remembered. All times are Unix seconds. No value is in its repr.
 
@@ -91,7 +91,7 @@ class Answer(msgspec.Struct, array_like=True):
         return f"Answer(state={self.state!r}, source={self.source!r}, at={self.at!r}, step={self.step!r})"
 
 
-class Who(msgspec.Struct, array_like=True):
+class Who(msgspec.Struct, array_like=True, gc=False):
     """
     Whom a device belongs to at the moment.
 
@@ -155,23 +155,17 @@ def seen(who: Who, persons: dict[str, str], vouched: frozenset[str] = frozenset(
         same person; a new stamp for another one.
     """
     known = who.persons
-    agrees = grows = False
-    for source, fingerprint in persons.items():
-        before = known.get(source)
-        if before is None:
-            grows = True
-        elif before == fingerprint:
-            agrees = True
-        else:
-            agrees = False
-            break
-    if agrees:
-        if grows or not vouched.issubset(who.vouched):
-            return Who(who.stamp, known | persons, sorted(vouched.union(who.vouched)))
-        return who
-    return Who(
-        secrets.token_hex(8), dict(persons), sorted(vouched)
-    )  # never used before: ids seen then are not known any more
+    if persons.items() <= known.items():
+        return who if vouched.issubset(who.vouched) else Who(who.stamp, known, _united(who, vouched))
+    agrees = any(known.get(source) == fingerprint for source, fingerprint in persons.items())
+    if agrees and all(known.get(source, fingerprint) == fingerprint for source, fingerprint in persons.items()):
+        return Who(who.stamp, known | persons, _united(who, vouched))
+    # A stamp that was never used before: ids that were seen then are not known any more.
+    return Who(secrets.token_hex(8), dict(persons), sorted(vouched))
+
+
+def _united(who: Who, vouched: frozenset[str]) -> list[str]:
+    return sorted(vouched.union(who.vouched))
 
 
 def judge(answer: Answer | None, now: float) -> Verdict:
@@ -201,8 +195,12 @@ def found(version: str, source: str, resolution: Resolution, attributes: msgspec
     """The record of a resolution with an id, and of the attributes that belong to it."""
     latest = now + ttl.cap
     expires_at = None if resolution.expires_at is None else min(resolution.expires_at, latest)
+    refresh_at = None
     if resolution.refresh_at is not None:
-        resolved_until = fresh_until = min(max(resolution.refresh_at, now), latest)
+        resolved_until = min(max(resolution.refresh_at, now), latest)
+        fresh_until = resolved_until if expires_at is None else max(resolved_until, expires_at)
+        if resolved_until < latest:
+            refresh_at = resolved_until  # to ask before is in vain
     else:
         resolved_until = now + _shortened(ttl.resolved)
         fresh_until = resolved_until if attributes is NULL else min(now + _shortened(ttl.attributes), resolved_until)
@@ -220,6 +218,7 @@ def found(version: str, source: str, resolution: Resolution, attributes: msgspec
         now,
         fresh_until,
         ttl,
+        refresh_at,
     )
 
 
@@ -247,14 +246,14 @@ def damped(answer: Answer, step: str, ttl: TTL, now: float) -> Answer:
     return msgspec.structs.replace(answer, damped_until=now + ttl.failed, step=step)
 
 
-def _timed(answer: Answer, now: float, fresh_until: float, ttl: TTL) -> Answer:
+def _timed(answer: Answer, now: float, fresh_until: float, ttl: TTL, refresh_at: float | None = None) -> Answer:
     answer.at = now
     answer.usable_until = fresh_until + ttl.stale_for
     if answer.expires_at is not None:
         fresh_until = min(fresh_until, answer.expires_at)
         answer.usable_until = min(answer.usable_until, answer.expires_at)
     answer.fresh_until = fresh_until
-    answer.refresh_at = now + REFRESH_SHARE * (fresh_until - now)
+    answer.refresh_at = now + REFRESH_SHARE * (fresh_until - now) if refresh_at is None else refresh_at
     return answer
 
 
@@ -272,18 +271,17 @@ class Keys:
     """
 
     def __init__(self, org: str, providers: Sequence[str]) -> None:
-        self._device = [f":{name}:{org}:" for name in ("~who", *providers)]
-        self._link = {provider: f":{provider}:{org}:~" for provider in providers}
+        self._device = _in_each_bucket(f":{name}:{org}:" for name in ("~who", *providers))
+        self._link = {provider: _in_each_bucket([f":{provider}:{org}:~"]) for provider in providers}
         self._org = org
 
     def device(self, canonical_id: str) -> list[str]:
         """The who record of a device, then its visitor record for each partner."""
-        tag = bucket(canonical_id)
-        return [tag + name + canonical_id for name in self._device]
+        return [start + canonical_id for start in self._device[bucket(canonical_id)]]
 
     def link(self, provider: str, fingerprint: str) -> str:
         """The partner's answer about one identifier."""
-        return bucket(fingerprint) + self._link[provider] + fingerprint
+        return self._link[provider][bucket(fingerprint)][0] + fingerprint
 
     def browser(self, canonical_id: str) -> str:
         """What the browser of a device may read."""
@@ -298,3 +296,8 @@ def lease_key(key: str) -> str:
 def save(key: str, value: Any, seconds: float) -> Command:
     """The command that remembers a value for so long."""
     return ("SET", key, encode(value), "PX", max(1, int(seconds * 1000)))
+
+
+def _in_each_bucket(names: Iterable[str]) -> dict[str, list[str]]:
+    names = list(names)
+    return {tag: [tag + name for name in names] for tag in BUCKETS}

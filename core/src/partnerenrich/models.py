@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, BinaryIO, Final, Literal
+from typing import Any, BinaryIO, Final, Literal, get_args
 
 import attrs
 import msgspec
@@ -26,7 +26,7 @@ YEAR: Final = 366 * 86_400
 # Who
 
 
-class KnownIDs(msgspec.Struct, frozen=True):
+class KnownIDs(msgspec.Struct, frozen=True, gc=False):
     """
     All identifiers that one event carries, normalised. A struct, since one is made for every event.
 
@@ -217,6 +217,8 @@ class Limits:
         pause: Seconds for which an open breaker holds calls back.
         response_bytes: Longest body of a response.
         bulk: Most links in one `resolve_ids` call.
+        bulk_bytes: Most bytes of links in one `resolve_ids` call: of each its value in
+            UTF-8, and 32 more for what stands around it.
     """
 
     timeout: float = _number(1.0, 0.001, 3600)
@@ -228,6 +230,7 @@ class Limits:
     pause: float = _number(10.0, 0.001, 3600)
     response_bytes: int = _number(1 << 20, 1, 1 << 30)
     bulk: int = _number(1000, 1, 1_000_000)
+    bulk_bytes: int = _number(1 << 20, 1, 1 << 30)
 
 
 @attrs.frozen(kw_only=True)
@@ -241,6 +244,10 @@ class Delivery:
         max_rows: Most rows in one batch.
         max_bytes: Largest file.
         modes: Delivery modes, default first.
+        appends: Modes in which a batch adds to what was sent before; in all others it replaces it.
+        resumes: Whether `deliver_batch` saves its progress before each request that must not be
+            made twice, and finds out what became of that request when it is called again. Without
+            this promise a batch whose call was cut off is not sent again: a person decides.
     """
 
     formats: tuple[str, ...]
@@ -248,6 +255,8 @@ class Delivery:
     max_rows: int | None = None
     max_bytes: int | None = None
     modes: tuple[str, ...] = ()
+    appends: tuple[str, ...] = ()
+    resumes: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -321,6 +330,8 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
     """No usable link."""
 
+    __hash__ = str.__hash__  # in C: one is counted for every event and partner
+
 
 # Delivery
 
@@ -373,6 +384,9 @@ class Batch:
     save: Callable[[Mapping[str, Any]], Awaitable[None]] = _hidden()
 
 
+ReceiptState = Literal["submitted", "running", "published", "handed_over", "rejected", "failed", "uncertain"]
+
+
 @attrs.frozen
 class Receipt:
     """
@@ -386,11 +400,13 @@ class Receipt:
         malformed: Records that could not be read, where known.
         reasons: Code to number of records.
         partner_ref: The partner's own id of the delivery.
+        message: What a person should know or do. Holds no value of a record.
     """
 
-    state: Literal["submitted", "running", "published", "handed_over", "rejected", "failed", "uncertain"]
+    state: ReceiptState = attrs.field(validator=attrs.validators.in_(get_args(ReceiptState)))
     accepted: int | None = None
     rejected: int | None = None
     malformed: int | None = None
     reasons: Mapping[str, int] = attrs.Factory(dict)
     partner_ref: str | None = None
+    message: str | None = None

@@ -16,7 +16,7 @@ import pluggy
 
 from partnerenrich import hookspecs
 from partnerenrich.errors import NotSupported, PluginError
-from partnerenrich.models import Partner, Resolution
+from partnerenrich.models import Partner, Receipt, Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     import httpx
 
     from partnerenrich.errors import PartnerError
-    from partnerenrich.models import Batch, Call, Link, Receipt, Sandbox, Visitor
+    from partnerenrich.models import Batch, Call, Link, Sandbox, Visitor
 
 ENTRY_POINT_GROUP = hookspecs.PROJECT
 KEY_PATTERN = re.compile(r"[a-z][a-z0-9_]*")
 
 ASYNC_HOOKS = ("check", "resolve_id", "resolve_ids", "fetch_attributes", "personalize", "deliver_batch")
 SYNC_HOOKS = ("partner", "sandbox")
+ENRICHING_HOOKS = ("resolve_id", "resolve_ids", "fetch_attributes", "personalize")
 
 
 @attrs.frozen
@@ -69,6 +70,16 @@ class BoundPartner:
     def supports(self, hook: str) -> bool:
         """Whether the partner implements this hook."""
         return hook in self._hooks
+
+    @property
+    def resolves(self) -> bool:
+        """Whether the partner can be asked whom it knows, one by one or in bulk."""
+        return self.supports("resolve_id") or self.supports("resolve_ids")
+
+    @property
+    def enriches(self) -> bool:
+        """Whether it knows anything of visitors. A partner that only takes batches does not."""
+        return any(map(self.supports, ENRICHING_HOOKS))
 
     @property
     def hooks(self) -> tuple[str, ...]:
@@ -121,7 +132,9 @@ class BoundPartner:
 
     async def deliver_batch(self, config: Any, http: httpx.AsyncClient, batch: Batch, call: Call) -> Receipt:
         """See `partnerenrich.hookspecs.deliver_batch`."""
-        receipt: Receipt = await self._call("deliver_batch", config=config, http=http, batch=batch, call=call)
+        receipt = await self._call("deliver_batch", config=config, http=http, batch=batch, call=call)
+        if not isinstance(receipt, Receipt):
+            raise self._wrong_type("deliver_batch", "a Receipt", receipt)
         return receipt
 
     def sandbox(self) -> Sandbox:

@@ -43,8 +43,9 @@ Kind = Literal["email", "phone", "other"]
 _INVISIBLE = dict.fromkeys(
     [0x00AD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2065), *range(0x2066, 0x206A), 0xFEFF]
 )
-_NO_VALUES = frozenset({"", "null", "none", "undefined", "nan", "n/a", "[object object]"})
-_LONGEST_NO_VALUE = max(map(len, _NO_VALUES))
+NO_VALUES = frozenset({"", "null", "none", "undefined", "nan", "n/a", "[object object]"})
+"""What stands, in any case, where there is no identifier."""
+_LONGEST_NO_VALUE = max(map(len, NO_VALUES))
 _SEPARATORS = str.maketrans("", "", " -.()")
 _LONGEST_QUICK_PHONE = 32
 _E164_DIGITS = 15
@@ -109,8 +110,8 @@ def normalise_id(value: object) -> str | None:
     Returns:
         None for an empty text or a word that means "no value", such as ``null`` or ``undefined``.
     """
-    text = _text(value)
-    if text is None or (len(text) <= _LONGEST_NO_VALUE and text.lower() in _NO_VALUES):
+    text = value.strip() if isinstance(value, str) and value.isascii() else _text(value)
+    if text is None or (len(text) <= _LONGEST_NO_VALUE and text.lower() in NO_VALUES):
         return None
     return text
 
@@ -146,14 +147,22 @@ def _ascii_lower(text: str) -> str:
 
 
 @attrs.frozen
-class _NumberingPlan:
+class NumberingPlan:
+    """
+    What the library knows of one country calling code.
+
+    Attributes:
+        lengths: Of possible numbers, without the code.
+        rewritten: What it would take off, or rewrite, at the start of a number.
+    """
+
     lengths: frozenset[int]
     rewritten: re.Pattern[str] | None
 
 
 @functools.cache
-def _plan(country_code: str) -> _NumberingPlan | None:
-    """What the library knows of one country calling code: lengths of numbers, and what it would take off or rewrite."""
+def numbering_plan(country_code: str) -> NumberingPlan | None:
+    """The plan of a country calling code; None where there is none."""
     if country_code.startswith("0") or int(country_code) not in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
         return None
     code = int(country_code)
@@ -163,7 +172,7 @@ def _plan(country_code: str) -> _NumberingPlan | None:
         return None
     lengths = frozenset(n for n in metadata.general_desc.possible_length if n + len(country_code) <= _E164_DIGITS)
     prefix = metadata.national_prefix_for_parsing
-    return _NumberingPlan(lengths, re.compile(prefix) if prefix else None)
+    return NumberingPlan(lengths, re.compile(prefix) if prefix else None)
 
 
 def _plain_e164(text: str) -> str | None:
@@ -174,7 +183,7 @@ def _plain_e164(text: str) -> str | None:
     if not digits.isdigit():
         return None
     for size in (1, 2, 3):
-        plan = _plan(digits[:size])
+        plan = numbering_plan(digits[:size])
         if plan is not None:
             national = digits[size:]
             if len(national) not in plan.lengths or (plan.rewritten and plan.rewritten.match(national)):
@@ -293,6 +302,12 @@ def apply(hash_name: str, source: str, value: object, default_region: str | None
             return None
         digest = recipe.digest(prepared.encode())
     return recipe.encode(digest)
+
+
+def length(hash_name: str) -> int | None:
+    """Characters of every digest that a recipe gives; None for ``none``, which gives no digest."""
+    recipe = _RECIPES[hash_name]
+    return None if recipe is None else len(recipe.encode(bytes(recipe.digest_size)))
 
 
 def fits(hash_name: str, source: str) -> bool:

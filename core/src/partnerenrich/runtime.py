@@ -9,7 +9,7 @@ import attrs
 from partnerenrich.attachment import Attacher
 from partnerenrich.configuration import Integration
 from partnerenrich.erasure import Eraser
-from partnerenrich.identity import Reader
+from partnerenrich.identity import DEVICE_SOURCES, Reader
 from partnerenrich.lookup import Lookup
 from partnerenrich.memory import Keys
 from partnerenrich.models import LinkingKey
@@ -54,6 +54,13 @@ class RunningOrg:
         suppressed: Who in it is not to be enriched.
         eraser: Knows where its persons were seen.
         trusts_events: Whether a person id in an event may feed the browser copy.
+        keys: Of its records.
+        attacher: Writes into its events.
+        remember_seconds: How long it is remembered whom a device belongs to.
+        has_browser_copy: Whether any integration lets a browser see anything.
+        link_sources: Of all linking keys.
+        links_devices: Whether any integration asks its partner about ids of devices.
+        no_links: For each integration, the links of an event that offers none.
     """
 
     slug: str
@@ -64,18 +71,24 @@ class RunningOrg:
     trusts_events: bool
     keys: Keys = attrs.field(init=False)
     attacher: Attacher = attrs.field(init=False)
+    remember_seconds: int = attrs.field(init=False)
+    has_browser_copy: bool = attrs.field(init=False)
+    link_sources: frozenset[str] = attrs.field(init=False)
+    links_devices: bool = attrs.field(init=False)
+    no_links: tuple[list[tuple[LinkingKey, str]], ...] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        providers = [running.integration.provider for running in self.running]
-        object.__setattr__(self, "keys", Keys(self.slug, providers))
-        object.__setattr__(self, "attacher", Attacher(providers))
-
-    @property
-    def remember_seconds(self) -> int:
-        """How long it is remembered whom a device belongs to."""
-        return int(max((r.integration.ttl.remember_visitor for r in self.running), default=1))
-
-    @property
-    def has_browser_copy(self) -> bool:
-        """Whether any integration lets a browser see anything."""
-        return any(running.integration.allowlist for running in self.running)
+        integrations = [running.integration for running in self.running]
+        providers = [integration.provider for integration in integrations]
+        sources = {key.source for integration in integrations for key in integration.linking_keys}
+        derived = {
+            "keys": Keys(self.slug, providers),
+            "attacher": Attacher(providers),
+            "remember_seconds": int(max((i.ttl.remember_visitor for i in integrations), default=1)),
+            "has_browser_copy": any(integration.allowlist for integration in integrations),
+            "link_sources": frozenset(sources),
+            "links_devices": not sources.isdisjoint(DEVICE_SOURCES),
+            "no_links": tuple([] for _ in integrations),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)

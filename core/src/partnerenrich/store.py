@@ -17,12 +17,16 @@ from redis.exceptions import RedisClusterException, RedisError, ResponseError
 from partnerenrich.errors import PartnerEnrichError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 
 log = logging.getLogger(__name__)
 
 Command = tuple[str | bytes | int, ...]
 """One Redis command: its name, its key, further arguments."""
+Claim = tuple[str, int, str]
+"""The key of a lease, its life in milliseconds, and the key of the record that the work is about."""
+Claimed = tuple[bool, bytes | None]
+"""Whether the lease is ours: False when another process has it. And the record as it is now."""
 
 CONNECT_SECONDS: Final = 0.05
 """How long a connection may take, and a quarter of a round trip where that is more."""
@@ -37,15 +41,40 @@ LOCAL_ENTRIES: Final = 20_000
 OWED_ENTRIES: Final = 100_000
 """Most deletions that are kept for Redis to come back."""
 
+SCRIPT_COMMANDS: Final = 500
+"""Most commands in one run of the script: nobody else is served meanwhile, about half a millisecond."""
+
 FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError)
 DELETIONS = frozenset({"DEL", "HDEL"})
+
+SCRIPT: Final = """
+local takes_memory = {SET = true, HSET = true, HSETNX = true, INCR = true}
+local full = redis.pcall('SETRANGE', KEYS[1], 0, '')
+if type(full) ~= 'table' or not full.err or not string.find(tostring(full.err), 'OOM', 1, true) then
+    full = nil
+end
+local replies, at = {}, 1
+for i, key in ipairs(KEYS) do
+    local name, last = ARGV[at + 1], at + ARGV[at]
+    replies[i] = full and takes_memory[name] and full or redis.pcall(name, key, unpack(ARGV, at + 2, last))
+    at = last + 1
+end
+return replies
+"""
+"""
+Many commands in one: each runs by itself, and has its own reply or error.
+
+``KEYS`` has the key of each command; ``ARGV``, for each command, how many words follow, its name and its
+arguments after the key. A script that has written anything is past the check for a full memory, so the
+check comes first: by writing nothing into a key, which is refused when Redis is full and else does nothing.
+"""
+
+BUCKETS: Final = [f"{{b{number}}}" for number in range(256)]
+"""Hash tags, among which the keys are spread; see `bucket`."""
 
 
 class StoreFailed(PartnerEnrichError):
     """The store did not do what it was asked, and the caller cannot go on without."""
-
-
-_BUCKETS: Final = [f"{{b{number}}}" for number in range(256)]
 
 
 def bucket(name: str) -> str:
@@ -55,7 +84,7 @@ def bucket(name: str) -> str:
     In a cluster, all keys of a bucket share a node, so a batch needs about one
     round trip for each node.
     """
-    return _BUCKETS[crc_hqx(name.encode(), 0) & 255]
+    return BUCKETS[crc_hqx(name.encode(), 0) & 255]
 
 
 class LocalTier:
@@ -129,7 +158,9 @@ class Store:
         self._owed: dict[Command, None] = {}
         self._makes_up = False
         self._writing = asyncio.Lock()
-        self._leases: list[tuple[str, int, str, asyncio.Future[tuple[bool, bytes | None]]]] = []
+        self._next_send: asyncio.Task[None] | None = None
+        self._reads: list[tuple[Sequence[str], asyncio.Future[Sequence[bytes | None]]]] = []
+        self._claims: list[tuple[Claim, asyncio.Future[Claimed]]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self.failures = 0
 
@@ -152,16 +183,39 @@ class Store:
         """
         The values of all keys, in their order, in one round trip.
 
-        From the local tier when Redis does not answer. Redis is not believed
-        before it has made up for the deletions that it missed.
+        Reads that are asked for at the same moment share it. From the local tier
+        when Redis does not answer. Redis is not believed before it has made up
+        for the deletions that it missed.
         """
         if not keys:
             return ()
+        values: asyncio.Future[Sequence[bytes | None]] = asyncio.get_running_loop().create_future()
+        self._reads.append((keys, values))
+        if len(self._reads) == 1:
+            asyncio.get_running_loop().call_soon(self._spawn, self._read_gathered)
+        return await values
+
+    async def _read_gathered(self) -> None:
+        reads, self._reads = self._reads, []
+        try:
+            found = await self._read([key for keys, _ in reads for key in keys])
+            start = 0
+            for keys, values in reads:
+                if not values.done():
+                    values.set_result(found[start : start + len(keys)])
+                start += len(keys)
+        finally:
+            for _, values in reads:
+                values.cancel()  # nobody waits for what will never come
+
+    async def _read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         if self._owed and not self.down:
             await self.flush()
         if not self.down:
             try:
-                values = await (self._read_cluster(keys) if self._cluster else self._client.mget(keys))
+                values: Sequence[bytes | None] = await (
+                    self._read_cluster(keys) if self._cluster else self._client.mget(keys)
+                )
             except FAILURES as error:
                 self._failed(error)
             else:
@@ -184,10 +238,13 @@ class Store:
         A deletion is made up for.
         """
         if self._outbox or (self._owed and not self.down) or self._writing.locked():
-            await asyncio.shield(self._spawn(self._send))  # others' writes too: who waits for it may be cancelled
+            if self._next_send is None:
+                self._next_send = self._spawn(self._send)
+            await asyncio.shield(self._next_send)  # others' writes too: who waits for it may be cancelled
 
     async def _send(self) -> None:
         async with self._writing:  # one at a time: a later write of a key must not overtake an earlier one
+            self._next_send = None
             queued, self._outbox = self._outbox, []
             commands = queued if self.down else [*self._owed, *queued]
             if commands:
@@ -212,21 +269,32 @@ class Store:
             await self.flush()
         self._makes_up = False
 
-    async def lease(self, key: str, milliseconds: int, record: str) -> tuple[bool, bytes | None]:
+    async def lease(self, claim: Claim) -> Claimed:
         """
         Claim the work on a record among all processes, and read the record as it is now.
 
-        Leases that are asked for at the same moment share a round trip.
-
-        Returns:
-            Whether it is ours: False when another process has it, True also when
-            Redis cannot tell. And the value of the record.
+        Claims that are made at the same moment share a round trip.
         """
-        granted: asyncio.Future[tuple[bool, bytes | None]] = asyncio.get_running_loop().create_future()
-        self._leases.append((key, milliseconds, record, granted))
-        if len(self._leases) == 1:
+        claimed: asyncio.Future[Claimed] = asyncio.get_running_loop().create_future()
+        self._claims.append((claim, claimed))
+        if len(self._claims) == 1:
             asyncio.get_running_loop().call_soon(self._spawn, self._grant)
-        return await granted
+        return await claimed
+
+    async def leases(self, claims: Sequence[Claim]) -> list[Claimed]:
+        """
+        Claim the work on many records, in one round trip.
+
+        Every lease is ours when Redis cannot tell.
+        """
+        commands: list[Command] = []
+        for lease, milliseconds, record in claims:
+            commands += (("SET", lease, 1, "NX", "PX", milliseconds), ("GET", record))
+        replies = await self._pipeline(commands) or [True, None] * len(claims)
+        return [
+            (reply is not None, value if isinstance(value, bytes) else None)
+            for reply, value in zip(replies[::2], replies[1::2])
+        ]
 
     def release(self, key: str) -> None:
         """Give a claim back, once the writes that are queued have landed. A release that is lost only costs time."""
@@ -245,7 +313,7 @@ class Store:
             StoreFailed: Redis does not answer, or refuses one of them.
         """
         await self.flush()
-        replies = await self._pipeline(commands) if commands else []
+        replies = await self._run(commands, self._one_by_one) if commands else []
         if len(replies) < len(commands):
             raise StoreFailed("the store does not answer")
         refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
@@ -265,23 +333,27 @@ class Store:
         return policy if isinstance(policy, str) else None
 
     async def _grant(self) -> None:
-        leases, self._leases = self._leases, []
-        commands: list[Command] = []
-        for key, life, record, _ in leases:
-            commands += [("SET", key, 1, "NX", "PX", life), ("GET", record)]
-        replies = await self._pipeline(commands) or [True, None] * len(leases)
-        for (_, _, _, granted), reply, value in zip(leases, replies[::2], replies[1::2]):
-            if not granted.done():
-                granted.set_result((reply is not None, value if isinstance(value, bytes) else None))
+        claims, self._claims = self._claims, []
+        try:
+            for (_, claimed), answer in zip(claims, await self.leases([claim for claim, _ in claims])):
+                if not claimed.done():
+                    claimed.set_result(answer)
+        finally:
+            for _, claimed in claims:
+                claimed.cancel()
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        """The reply of each command, an exception where Redis refused it; nothing at all when Redis is gone."""
+        return await self._run(commands, self._in_scripts)
+
+    async def _run(
+        self, commands: Sequence[Command], send: Callable[[Any, Sequence[Command]], Awaitable[list[Any]]]
+    ) -> list[Any]:
         if self.down:
             return []
         try:
             pipeline = self._client.pipeline(**({} if self._cluster else {"transaction": False}))
-            for command in commands:
-                pipeline.execute_command(*command)
-            replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            replies = await send(pipeline, commands)
         except FAILURES as error:
             self._failed(error)
             return []
@@ -295,10 +367,43 @@ class Store:
             log.warning("the store refused %d of %d writes: %s", len(refused), len(replies), _kind(refused[0]))
         return replies
 
+    async def _in_scripts(self, pipeline: Any, commands: Sequence[Command]) -> list[Any]:
+        """The replies as Redis gives them, for little work in this process."""
+        replies: list[Any] = [None] * len(commands)
+        portions = self._portions(commands)
+        for portion in portions:
+            pipeline.execute_command("EVAL", SCRIPT, *_arguments([commands[index] for index in portion]))
+        for portion, answer in zip(portions, await pipeline.execute(raise_on_error=False)):
+            each = [answer] * len(portion) if isinstance(answer, Exception) else answer
+            for index, reply in zip(portion, each):
+                replies[index] = reply
+        return replies
+
+    async def _one_by_one(self, pipeline: Any, commands: Sequence[Command]) -> list[Any]:
+        """The replies in the shape that redis-py gives them, such as a mapping for a hash."""
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+    def _portions(self, commands: Sequence[Command]) -> list[Sequence[int]]:
+        """Positions of the commands that run together: not too many, and in a cluster of one bucket."""
+        together: Iterable[Sequence[int]] = [range(len(commands))]
+        if self._cluster:
+            by_bucket: dict[str, list[int]] = {}
+            for index, command in enumerate(commands):
+                by_bucket.setdefault(_bucket_of(str(command[1])), []).append(index)
+            together = by_bucket.values()
+        return [
+            portion[start : start + SCRIPT_COMMANDS]
+            for portion in together
+            for start in range(0, len(portion), SCRIPT_COMMANDS)
+        ]
+
     async def _read_cluster(self, keys: Sequence[str]) -> list[bytes | None]:
         by_bucket: dict[str, list[int]] = {}
         for index, key in enumerate(keys):
-            by_bucket.setdefault(key[: key.index("}")], []).append(index)
+            by_bucket.setdefault(_bucket_of(key), []).append(index)
         pipeline = self._client.pipeline()
         for indices in by_bucket.values():
             pipeline.execute_command("MGET", *(keys[i] for i in indices))
@@ -319,6 +424,21 @@ class Store:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _arguments(commands: Sequence[Command]) -> list[str | bytes | int]:
+    """What the script is told of these commands."""
+    told: list[str | bytes | int] = [len(commands)]
+    told += [command[1] for command in commands]
+    for command in commands:
+        told += (len(command) - 1, command[0])
+        told += command[2:]
+    return told
+
+
+def _bucket_of(key: str) -> str:
+    """The hash tag of a key, else the key: what has the same one is on the same node."""
+    return key[: key.index("}")] if key.startswith("{") else key
 
 
 def _values(commands: Iterable[Command]) -> dict[str, bytes | None]:

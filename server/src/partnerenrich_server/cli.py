@@ -22,6 +22,10 @@ COMMANDS = {
     "check": "Ask every partner whether its settings work.",
     "explain": "Tell every decision made for one event.",
     "forget": "Forget a person or a device, and keep it forgotten.",
+    "deliver": "Stage records of files for one destination, as one sealed batch.",
+    "ship": "Seal what has collected, hand batches to their partners, see them through.",
+    "deliveries": "Tell what became of each batch, and decide where a person has to.",
+    "match": "Tell how a partner makes its digests, and why so few are ours.",
     "schema": "Print the JSON Schema of the configuration.",
     "secrets": "Make secrets.",
 }

@@ -105,7 +105,7 @@ def batches(source: Source, *, size: int, linger: float) -> Iterator[list[Line]]
     Raises:
         InputError: The input ends early or cannot be decompressed.
     """
-    text = _Text(source)
+    text = Content(source)
     cutter = _Cutter()
     pending: list[Line] = []
     due, held = 0.0, 0
@@ -180,7 +180,7 @@ _FORMATS: Final[dict[bytes, Callable[[], _Decompressor]]] = {
 }
 
 
-class _Text:
+class Content:
     """The bytes of a source, decompressed when its first bytes say so."""
 
     def __init__(self, source: Source) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import hashlib
 import io
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, redirect_stderr, redirect_stdout
 from functools import cached_property, partial
@@ -14,11 +17,12 @@ import attrs
 import httpx
 
 from partnerenrich import recipes
+from partnerenrich.blueprint import Blueprint
 from partnerenrich.configuration import Integration
-from partnerenrich.errors import PartnerError
+from partnerenrich.errors import BadResponse, PartnerError
 from partnerenrich.governor import Governor
 from partnerenrich.http import hosts_of, open_client
-from partnerenrich.models import Link, LinkingKey, Resolution, Visitor
+from partnerenrich.models import Batch, Link, LinkingKey, Resolution, StagedFile, Visitor
 from partnerenrich.plugins import BoundPartner
 from partnerenrich.settings import structure
 from partnerenrich.testing.faults import ASGIApp, Fault, FaultMiddleware
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
     from partnerenrich.models import Call
 
-OPERATIONS = ("check", "resolve_id", "fetch_attributes", "personalize")
+OPERATIONS = ("check", "resolve_id", "resolve_ids", "fetch_attributes", "personalize", "deliver_batch")
 """The hooks that the bench can call."""
 
 PATIENT = 5.0
@@ -68,6 +72,7 @@ class Observed:
         strays: Tasks that were still pending afterwards.
         requests: What reached the socket.
         unanswered: Requests that were still open on the socket afterwards.
+        progress: What `deliver_batch` saved last.
     """
 
     result: Any = attrs.field(repr=False)
@@ -77,6 +82,7 @@ class Observed:
     strays: int
     requests: tuple[SeenRequest, ...] = attrs.field(repr=False)
     unanswered: int
+    progress: Mapping[str, Any] | None = attrs.field(repr=False)
 
     @property
     def followed_redirect(self) -> bool:
@@ -125,12 +131,27 @@ class Bench:
         return [Visitor(tuple(self._links(identifiers))) for identifiers in self.sample.get(kind, ())]
 
     @cached_property
+    def records(self) -> list[dict[str, str]]:
+        """What a batch holds of the known visitors: what the partner's own blueprint makes of them."""
+        delivery = self.partner.facts.delivery
+        if delivery is None:
+            return []
+        blueprint = Blueprint.from_yaml(delivery.default_blueprint)
+        events = [
+            {"type": "identify", "userId": visitor.get("user_id"), "traits": dict(visitor)}
+            for visitor in self.sample.get("known", ())
+        ]
+        made = [blueprint.payload(event) for event in events]
+        return [{column: str(value) for column, value in record.items()} for record in made if record]
+
+    @cached_property
     def canaries(self) -> Canaries:
         """The secrets of the settings, and every personal value that calls for the first known visitor meet."""
         found = planted("settings", self.config()) | planted("known", list(self.sample.get("known", ()))[:1])
         for visitor in self.visitors("known")[:1]:
             found |= planted("sent", {link.key: link.value for link in visitor.links})
-        if self.partner.supports("resolve_id"):
+        found |= planted("record", self.records[:1])
+        if self.partner.resolves:
             resolution = self.observe("resolve_id").result or Resolution.absent()
             found |= planted("partner_id", resolution.partner_id) | planted("profile", resolution.attributes)
             if resolution.partner_id and self.partner.supports("fetch_attributes"):
@@ -143,6 +164,7 @@ class Bench:
         *,
         of: str = "known",
         index: int = 0,
+        links: Sequence[Link] | None = None,
         config: Any = None,
         fault: str | None = None,
         timeout: float = PATIENT,
@@ -152,9 +174,11 @@ class Bench:
         Let the plugin do one thing, in an event loop of its own. The same thing is not done twice.
 
         Args:
-            operation: One of `OPERATIONS`.
+            operation: One of `OPERATIONS`. A partner that is asked in bulk alone is asked about
+                one link at a time for ``resolve_id``.
             of: Kind of visitor, a key of `sample`.
             index: Which one of that kind.
+            links: What ``resolve_ids`` is asked about; by default, the links of that visitor.
             config: Settings; the good ones by default.
             fault: One of `partnerenrich.testing.faults.MODES`, for all requests of the operation.
             timeout: Seconds for the call.
@@ -163,14 +187,16 @@ class Bench:
         Raises:
             NoPartnerId: The operation needs one.
         """
-        thing = (operation, of, index, fault, timeout, cancel)
+        thing = (operation, of, index, None if links is None else tuple(links), fault, timeout, cancel)
         if config is None and thing in self._observed:
             return self._observed[thing]
         if isinstance(self._app, HandlerApp):
             self._app.knows = of == "known"
         visitors = self.visitors(of)
         visitor = visitors[index] if visitors else Visitor()
-        integration = self._integration(self.config() if config is None else config, timeout)
+        if links is not None:
+            visitor = Visitor(tuple(links))
+        integration = self._integration(self.config() if config is None else config, timeout, fault)
         observed = asyncio.run(self._observe(operation, visitor, integration, fault, cancel=cancel))
         if config is None:
             self._observed[thing] = observed
@@ -204,6 +230,7 @@ class Bench:
                 strays=len(asyncio.all_tasks()) - 1,
                 requests=tuple(self._witness.seen[seen:]),
                 unanswered=self._witness.under_way,
+                progress=calls.batch.saved,
             )
 
     @asynccontextmanager
@@ -212,7 +239,19 @@ class Bench:
         hosts = hosts_of(integration.config)
         async with open_client(integration.limits, allowed_hosts=hosts, transport=transport) as http:
             http.headers[_MARK] = "1"
-            yield _Calls(self.partner, integration.config, http, Governor(integration), visitor)
+            batch = _SavedBatch(self.partner, self.records)
+            yield _Calls(self.partner, integration.config, http, Governor(integration), visitor, batch)
+
+    def new_links(self, count: int) -> list[Link]:
+        """So many links of people who are not in the sample, all different, by the linking keys in turn."""
+        keys = [key for key in self.linking_keys if key.source in {link.source for link in self._links(_stranger(0))}]
+        links = []
+        for number in range(count if keys else 0):
+            key = keys[number % len(keys)]
+            value = recipes.apply(key.hash, key.source, _stranger(number)[key.source])
+            assert value is not None
+            links.append(Link(key.source, key.key, value, key.hash))
+        return links
 
     def _links(self, identifiers: Mapping[str, str]) -> Iterator[Link]:
         for key in self.linking_keys:
@@ -221,7 +260,7 @@ class Bench:
                 if value is not None:
                     yield Link(key.source, key.key, value, key.hash)
 
-    def _integration(self, config: Any, timeout: float) -> Integration:
+    def _integration(self, config: Any, timeout: float, fault: str | None) -> Integration:
         facts = self.partner.facts
         limits = attrs.evolve(
             facts.limits,
@@ -229,7 +268,7 @@ class Bench:
             attempts=1,
             calls_per_second=None,
             calls_per_day=None,
-            response_bytes=RESPONSE_BYTES,
+            response_bytes=facts.limits.response_bytes if fault is None else RESPONSE_BYTES,
         )
         return Integration(
             org="conformance",
@@ -294,6 +333,43 @@ def open_bench(
         yield Bench(partner, settings, sample, tuple(linking_keys), app, faults, witness, base_url)
 
 
+@attrs.define(eq=False)
+class _SavedBatch:
+    """A new batch of these records, in one CSV file that lies nowhere but here, and what is saved about it."""
+
+    partner: BoundPartner
+    records: Sequence[Mapping[str, str]]
+    saved: Mapping[str, Any] | None = None
+
+    def batch(self) -> Batch:
+        """As the core hands it over first."""
+        delivery = self.partner.facts.delivery
+        columns = tuple(dict.fromkeys(column for record in self.records for column in record))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.records)
+        content = text.getvalue().encode()
+        identifier = f"conformance-{uuid.uuid4().hex}"
+        url = f"file:///conformance/batches/{identifier}/part-00001.csv"
+        return Batch(
+            id=identifier,
+            org="conformance",
+            integration=self.partner.key,
+            mode=next(iter(delivery.modes), "") if delivery else "",
+            files=(StagedFile(url, len(self.records), len(content), hashlib.sha256(content).hexdigest()),),
+            columns=columns,
+            open=lambda _: io.BytesIO(content),
+            rows=lambda: iter(self.records),
+            progress={},
+            save=self.save,
+        )
+
+    async def save(self, progress: Mapping[str, Any]) -> None:
+        """`Batch.save`."""
+        self.saved = progress
+
+
 @attrs.frozen
 class _Calls:
     """The calls that one visitor causes, made by a governor."""
@@ -303,6 +379,7 @@ class _Calls:
     http: httpx.AsyncClient
     governor: Governor
     visitor: Visitor
+    batch: _SavedBatch
 
     async def ready(self, operation: str, before: _Calls) -> Callable[[], Awaitable[Any]]:
         """An operation, with all that has to come before it done through other, more patient calls."""
@@ -311,6 +388,13 @@ class _Calls:
             return lambda: self._governed(operation, lambda call: partner.check(config, http, call))
         if operation == "resolve_id":
             return self._resolve
+        if operation == "resolve_ids":
+            return lambda: self._governed(
+                operation, lambda call: partner.resolve_ids(config, http, self.visitor.links, call)
+            )
+        if operation == "deliver_batch":
+            batch = self.batch.batch()
+            return lambda: self._governed(operation, lambda call: partner.deliver_batch(config, http, batch, call))
         partner_id = await before.partner_id()
         if operation == "fetch_attributes":
             return lambda: self._governed(
@@ -326,7 +410,14 @@ class _Calls:
         """Link by link, as in production: the search ends when one is found or opted out."""
 
         async def one(link: Link, call: Call) -> Resolution:
-            return await self.partner.resolve_id(self.config, self.http, link, self.visitor, call)
+            if self.partner.supports("resolve_id"):
+                return await self.partner.resolve_id(self.config, self.http, link, self.visitor, call)
+            (said,) = await self.partner.resolve_ids(self.config, self.http, [link], call)
+            if isinstance(said, PartnerError):
+                raise said
+            if not isinstance(said, Resolution):
+                raise BadResponse(f"an answer of resolve_ids is no Resolution but {type(said).__name__}")
+            return said
 
         resolution = Resolution.absent()
         for link in self.visitor.links:
@@ -347,6 +438,17 @@ class _Calls:
 
     async def _governed(self, hook: str, attempt: Callable[[Call], Awaitable[Any]]) -> Any:
         return await self.governor.call(attempt, wait_until=time.monotonic() + PATIENT, hook=hook)
+
+
+def _stranger(number: int) -> dict[str, str]:
+    """Identifiers that all differ from those of any other number."""
+    return {
+        "canonical_id": f"device-{number:08}",
+        "anonymous_id": f"device-{number:08}",
+        "user_id": f"customer-{number:08}",
+        "email": f"stranger-{number:08}@example.test",
+        "phone": f"+1202555{number:04}",
+    }
 
 
 def _outcome(task: asyncio.Future[Any]) -> tuple[Any, BaseException | None]:

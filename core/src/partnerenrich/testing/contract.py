@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import typing
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -12,6 +14,7 @@ import attrs
 import pytest
 
 from partnerenrich import plugins, recipes
+from partnerenrich.bulk import size_of
 from partnerenrich.configuration import SOURCES
 from partnerenrich.errors import (
     AuthError,
@@ -23,7 +26,7 @@ from partnerenrich.errors import (
     RequestRefused,
     Unavailable,
 )
-from partnerenrich.models import Sandbox
+from partnerenrich.models import Resolution, Sandbox
 from partnerenrich.secret import Secret
 from partnerenrich.settings import public, structure
 from partnerenrich.testing.bench import (
@@ -41,11 +44,11 @@ from partnerenrich.testing.handlers import HandlerApp
 from partnerenrich.testing.leaks import SHORTEST, Canaries, errors_text, planted
 
 if typing.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     import httpx
 
-    from partnerenrich.models import LinkingKey
+    from partnerenrich.models import Link, LinkingKey
     from partnerenrich.plugins import BoundPartner
 
 CREDENTIAL_WORDS = frozenset({"key", "secret", "token", "password", "passphrase", "credential", "credentials"})
@@ -74,6 +77,13 @@ SAMPLE: Mapping[str, Sequence[Mapping[str, str]]] = {
 """Visitors for a plugin that is driven by handlers and names none."""
 
 E = TypeVar("E", bound=PartnerError)
+
+MOST_LINKS = 5_000
+"""Most links in the check of a full call."""
+VERY_PATIENT = 30.0
+"""Seconds for a full call."""
+
+_NO_IDENTIFIER = "this is no identifier"
 
 _SLOW_MODES = {"timeout", "slow_drip"}
 
@@ -218,7 +228,7 @@ class PluginContract:
         """Neither the settings nor an answer show a value when they are printed or turned into plain data."""
         config = bench.config()
         shown = [repr(config), str(config), json.dumps(public(config), default=str)]
-        if bench.partner.supports("resolve_id"):
+        if bench.partner.resolves:
             shown.append(repr(bench.observe("resolve_id").result))
         assert_hidden(bench.canaries, {"repr": "\n".join(shown)})
 
@@ -226,7 +236,7 @@ class PluginContract:
 
     def test_known_visitors_are_found(self, bench: Bench) -> None:
         """The first three known visitors of the sample have a partner id."""
-        require(bench, "resolve_id")
+        require_resolution(bench)
         visitors = bench.visitors("known")
         assert visitors, "the sample has no known visitor"
         for index, visitor in enumerate(visitors[:3]):
@@ -237,7 +247,7 @@ class PluginContract:
 
     def test_unknown_visitors_are_absent(self, bench: Bench) -> None:
         """That a visitor is not known is an answer, and no error."""
-        require(bench, "resolve_id")
+        require_resolution(bench)
         visitors = bench.visitors("unknown")
         assert visitors, "the sample has no unknown visitor"
         for index in range(len(visitors[:3])):
@@ -246,14 +256,14 @@ class PluginContract:
 
     def test_opted_out_visitors_are_told(self, bench: Bench) -> None:
         """Who opted out is not just absent: the search ends, and nothing of the visitor is kept."""
-        require(bench, "resolve_id")
+        require_resolution(bench)
         for index, observed in opted_out(bench):
             reason = answer(observed).reason
             assert reason == "opted_out", f"opted_out[{index}] is {reason}"
 
     def test_opted_out_answers_hold_nothing(self, bench: Bench) -> None:
         """No profile and no older id of somebody who does not want to be known is handed over."""
-        require(bench, "resolve_id")
+        require_resolution(bench)
         for index, observed in opted_out(bench):
             resolution = answer(observed)
             if resolution.reason == "opted_out":
@@ -262,12 +272,62 @@ class PluginContract:
 
     def test_opted_out_visitors_show_nowhere(self, bench: Bench) -> None:
         """Neither the log at DEBUG nor what is printed names somebody who opted out."""
-        require(bench, "resolve_id")
+        require_resolution(bench)
         for index, observed in opted_out(bench):
             values = planted("opted_out", bench.sample["opted_out"][index])
             for link in bench.visitors("opted_out")[index].links:
                 values |= planted("sent", {link.key: link.value})
             assert_hidden(values, {"a good answer": observed.said, "repr": repr(observed.result)})
+
+    # Many links in one call
+
+    def test_bulk_answers_each_link(self, bench: Bench) -> None:
+        """One answer for each link, a `Resolution` or a `PartnerError`; also for a link that comes twice."""
+        links = bulk_links(bench)
+        answers: Sequence[object] = bulk_answers(bench, [*links, links[0]])
+        odd = {type(one).__name__ for one in answers if not isinstance(one, Resolution | PartnerError)}
+        assert not odd, f"an answer must be a Resolution or a PartnerError, not {', '.join(odd)}"
+
+    def test_bulk_keeps_the_order(self, bench: Bench) -> None:
+        """An answer stands where its link stands: it is the one that the link gets alone."""
+        links = bulk_links(bench)
+        answers = bulk_answers(bench, links, blame="test_bulk_answers_each_link")
+        for link, said in zip(links, answers):
+            (alone,) = bulk_answers(bench, [link], blame="test_bulk_answers_each_link")
+            assert _meaning(said) == _meaning(alone), "the answers are not in the order of the links"
+
+    def test_bulk_and_single_agree(self, bench: Bench) -> None:
+        """A visitor has the same id whichever hook is asked."""
+        require(bench, "resolve_id")
+        for index, visitor in enumerate(bench.visitors("known")[:3]):
+            answers = bulk_answers(bench, visitor.links, blame="test_bulk_answers_each_link")
+            single = bench.observe("resolve_id", index=index).result
+            ids = {one.partner_id for one in answers if isinstance(one, Resolution)}
+            assert single is None or single.partner_id in ids, f"known[{index}] has another id in bulk"
+
+    def test_bulk_bad_link_fails_alone(self, bench: Bench) -> None:
+        """A link that cannot be an identifier takes no other link down, and no error shows what it was."""
+        links = bulk_links(bench)
+        expected = bulk_answers(bench, links, blame="test_bulk_answers_each_link")
+        bad = attrs.evolve(links[0], value=_NO_IDENTIFIER)
+        answers = bulk_answers(bench, [links[0], bad, *links[1:]])
+        missing = Counter(map(_meaning, expected)) - Counter(map(_meaning, answers))
+        assert not missing, "a bad link changes what is said of others"
+        texts = "\n".join(errors_text(one) for one in answers if isinstance(one, PartnerError))
+        assert_hidden(bench.canaries | planted("the bad link", _NO_IDENTIFIER), {"an error among the answers": texts})
+
+    def test_bulk_takes_a_full_call(self, bench: Bench) -> None:
+        """As many links as `Limits.bulk` and `Limits.bulk_bytes` allow, in fewer requests than links."""
+        require(bench, "resolve_ids")
+        limits = bench.partner.facts.limits
+        links = bench.new_links(min(limits.bulk, MOST_LINKS))
+        while sum(map(size_of, links)) > limits.bulk_bytes:
+            links.pop()
+        if len(links) < 2:
+            pytest.skip("no linking key by which many visitors can be made up, or room for one link alone")
+        observed = bench.observe("resolve_ids", of="unknown", links=links, timeout=VERY_PATIENT)
+        assert len(answer(observed)) == len(links)
+        assert len(observed.requests) < len(links), f"{len(observed.requests)} requests for {len(links)} links"
 
     def test_attributes_are_json(self, bench: Bench) -> None:
         """A profile is a mapping from names to JSON values."""
@@ -288,6 +348,18 @@ class PluginContract:
         if not wrong:
             pytest.skip("the settings have no Secret")
         expect(bench.observe("check", config=bench.config(**wrong)), AuthError)
+
+    def test_batch_is_taken(self, bench: Bench) -> None:
+        """The first call of a batch begins it; what is saved can be written as JSON and shows nothing."""
+        require(bench, "deliver_batch")
+        assert bench.partner.facts.delivery is not None, "partner() names no Delivery"
+        assert bench.records, "the blueprint of Delivery makes nothing of the known visitors of the sample"
+        observed = bench.observe("deliver_batch")
+        receipt = answer(observed)
+        assert receipt.state not in {"failed", "rejected", "uncertain"}, f"{receipt.state}: {receipt.message}"
+        assert_hidden(
+            bench.canaries, {"receipt": repr(receipt), "progress": json.dumps(observed.progress, allow_nan=False)}
+        )
 
     @each_operation
     def test_lent_client_makes_all_requests(self, bench: Bench, operation: str) -> None:
@@ -372,14 +444,21 @@ class PluginContract:
     @each_operation
     def test_errors_show_nothing(self, bench: Bench, operation: str) -> None:
         """No error holds a secret or a value of the visitor, though the partner's own answers repeat them."""
-        errors = {fault: observe(bench, operation, fault=fault).error for fault in MODES if fault not in _SLOW_MODES}
-        assert_hidden(bench.canaries, {fault: errors_text(error) for fault, error in errors.items() if error})
+        said = {fault: errors_of(observe(bench, operation, fault=fault)) for fault in MODES if fault not in _SLOW_MODES}
+        assert_hidden(bench.canaries, {fault: "\n".join(map(errors_text, errors)) for fault, errors in said.items()})
 
     @each_operation
     def test_logs_show_nothing(self, bench: Bench, operation: str) -> None:
         """Nor does the log at DEBUG, or what is printed, when all goes well or when something fails."""
         said = {fault: observe(bench, operation, fault=fault).said for fault in MODES if fault not in _SLOW_MODES}
         assert_hidden(bench.canaries, {"a good answer": observe(bench, operation).said, **said})
+
+
+def require_resolution(bench: Bench) -> None:
+    """Skip the check of a plugin that cannot be asked whom it knows."""
+    __tracebackhide__ = True
+    if not bench.partner.resolves:
+        pytest.skip(f"{bench.partner.key} has neither a resolve_id nor a resolve_ids hook")
 
 
 def require(bench: Bench, operation: str) -> None:
@@ -409,12 +488,42 @@ def opted_out(bench: Bench) -> Iterator[tuple[int, Observed]]:
         yield index, bench.observe("resolve_id", of="opted_out", index=index)
 
 
+def bulk_links(bench: Bench) -> list[Link]:
+    """One link of each visitor of the sample, as far as they differ; a known one first."""
+    __tracebackhide__ = True
+    require(bench, "resolve_ids")
+    kinds = ("known", "unknown", "opted_out") if bench.has_sandbox else ("known",)
+    links = [visitor.links[0] for kind in kinds for visitor in bench.visitors(kind) if visitor.links]
+    if not links:
+        pytest.skip("the sample has no visitor with a link")
+    return list(dict.fromkeys(links))
+
+
+def bulk_answers(
+    bench: Bench, links: Sequence[Link], *, blame: str | None = None
+) -> Sequence[Resolution | PartnerError]:
+    """What is said of these links. Where nothing is, the check fails, or is skipped for another one that fails then."""
+    __tracebackhide__ = True
+    require(bench, "resolve_ids")
+    observed = bench.observe("resolve_ids", links=links)
+    if blame is not None and observed.error is not None:
+        pytest.skip(f"no answers: see {blame}")
+    answers: Sequence[Resolution | PartnerError] = answer(observed)
+    return answers
+
+
 def answer(observed: Observed) -> Any:
     """What the hook returned; fails when it raised."""
     __tracebackhide__ = True
     if observed.error is not None:
         pytest.fail(f"an answer was expected, {_told(observed)}")
     return observed.result
+
+
+def errors_of(observed: Observed) -> list[BaseException]:
+    """What was raised, and errors that stand in the place of an answer."""
+    answers = observed.result if isinstance(observed.result, Sequence) else ()
+    return [error for error in (observed.error, *answers) if isinstance(error, BaseException)]
 
 
 def expect(observed: Observed, *kinds: type[E]) -> E:
@@ -459,6 +568,11 @@ def _load(provider: str, plugin: object) -> BoundPartner:
     if plugin is not None:
         return plugins.bind(provider, plugin)
     return plugins.load([provider]).partner(provider)
+
+
+def _meaning(said: object) -> tuple[object, ...]:
+    """What makes two answers the same: times may differ."""
+    return (said.reason, said.partner_id) if isinstance(said, Resolution) else (type(said),)
 
 
 def _told(observed: Observed) -> str:

@@ -53,7 +53,14 @@ class UnifiedID:
             config=self.settings,
             linking_keys=(LinkingKey("email", "email", "uid2"), LinkingKey("phone", "phone", "uid2")),
             ttl=TTL(resolved=3_600, not_found=86_400, cap=86_400),
-            limits=Limits(timeout=5, attempts=4, concurrency=20, bulk=_identity_map.MOST, response_bytes=4 << 20),
+            limits=Limits(
+                timeout=5,
+                attempts=4,
+                concurrency=20,
+                bulk=_identity_map.MOST,
+                bulk_bytes=_identity_map.MOST_BYTES,
+                response_bytes=4 << 20,
+            ),
             docs=self.docs,
         )
 

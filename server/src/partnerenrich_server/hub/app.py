@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.responses import Response
 from starlette.routing import Route
 
 from partnerenrich import ConfigError
 from partnerenrich.budget import daily_budget
+from partnerenrich.events import Event
 from partnerenrich.identity import Fingerprints
 from partnerenrich.personalization import Personalizer
 from partnerenrich.store import Store
@@ -22,7 +23,7 @@ from partnerenrich_server.hub.api import LONGEST_WAIT_MS, Api
 from partnerenrich_server.hub.copies import BrowserCopies
 from partnerenrich_server.hub.edge import Edge
 from partnerenrich_server.hub.endpoints import Endpoint
-from partnerenrich_server.hub.inbox import Inbox
+from partnerenrich_server.hub.inbox import Inbox, Process
 from partnerenrich_server.hub.library import Library
 from partnerenrich_server.hub.metrics import Metrics
 from partnerenrich_server.hub.openapi import DOCUMENT
@@ -30,10 +31,11 @@ from partnerenrich_server.hub.replies import Refused, Reply, json_reply
 from partnerenrich_server.hub.sites import Site, Sites, Window, problems
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.routing import BaseRoute
     from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -42,13 +44,21 @@ if TYPE_CHECKING:
     from partnerenrich.governor import CallStatistics
     from partnerenrich_server.embedded import Store as RunningStore
 
+Output = Callable[[Sequence[Event]], Awaitable[None]]
+"""Where enriched events go."""
+
 DRAIN_SECONDS = 5.0
 """For how long the hub works at the end on the events that it has accepted."""
 
 
 @contextlib.asynccontextmanager
 async def open_hub(
-    configuration: Configuration, store: RunningStore, file: Path | None = None, *, pages: Sequence[BaseRoute] = ()
+    configuration: Configuration,
+    store: RunningStore,
+    file: Path | None = None,
+    *,
+    pages: Sequence[BaseRoute] = (),
+    output: Output | None = None,
 ) -> AsyncIterator[ASGIApp]:
     """
     Open a hub over a running store; at the end, finish what it has accepted.
@@ -58,6 +68,7 @@ async def open_hub(
         store: See `partnerenrich_server.engine.running_store`.
         file: Where the configuration was read from, so that a problem can name its line.
         pages: Routes to serve beside those of the hub.
+        output: Takes each batch of events once it is enriched.
 
     Yields:
         The ASGI application.
@@ -80,12 +91,36 @@ async def open_hub(
             stack.push_async_callback(personalizer.close)
         copies = BrowserCopies(store.url, command_seconds=budget / 4)
         stack.push_async_callback(copies.close)
-        inbox = Inbox(enricher.process, configuration.batch, configuration.hub.limits.queue)
+        inbox = Inbox(_process(enricher, output), configuration.batch, configuration.hub.limits.queue)
         await stack.enter_async_context(inbox.open(drain_seconds=DRAIN_SECONDS))
         metrics = Metrics()
-        metrics.watch(enricher.statistics, _contextual(personalizers, len(sites.all)), inbox, copies)
+        store_failures = {
+            "enrich": lambda: copies.failures,
+            "events": lambda: enricher.store_failures,
+            "personalize": lambda: memory.failures,
+        }
+        metrics.watch(enricher.statistics, _contextual(personalizers, len(sites.all)), inbox, store_failures)
         api = Api(copies, inbox, metrics, min(budget, LONGEST_WAIT_MS / 1000))
         yield _application(sites, api, pages)
+
+
+def _process(enricher: Enricher, output: Output | None) -> Process:
+    """What becomes of accepted events."""
+    if output is None:
+        return enricher.process
+
+    async def process(events: Sequence[Event]) -> None:
+        await enricher.process(events)
+        await output([_unsigned(event) for event in events])
+
+    return process
+
+
+def _unsigned(event: Event) -> Event:
+    """The event without its signature: whoever has that may pose as the person."""
+    if "signature" not in event.fields:
+        return event
+    return Event.of({name: value for name, value in event.fields.items() if name != "signature"}, event.org)
 
 
 def _site(slug: str, configuration: Configuration, enricher: Enricher, key: bytes, memory: Store) -> Site:
@@ -164,16 +199,12 @@ class _Plain:
 
 
 async def _not_found(_: Request, __: Exception) -> Response:
-    return _as_response(Refused(404, "not_found", "the hub has no such path; GET /openapi.json lists those it has"))
+    return Refused(
+        404, "not_found", "the hub has no such path; GET /openapi.json lists those it has"
+    ).reply.as_response()
 
 
 async def _wrong_method(_: Request, error: Exception) -> Response:
     allowed = (getattr(error, "headers", None) or {}).get("Allow", "GET")
-    return _as_response(Refused(405, "method_not_allowed", f"use {allowed}", [(b"allow", allowed.encode("latin-1"))]))
-
-
-def _as_response(refused: Refused) -> Response:
-    reply = refused.reply
-    response = Response(reply.body, reply.status)
-    response.raw_headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body))]
-    return response
+    headers = [(b"allow", allowed.encode("latin-1"))]
+    return Refused(405, "method_not_allowed", f"use {allowed}", headers).reply.as_response()

@@ -8,7 +8,7 @@ import attrs
 import msgspec
 
 from partnerenrich import recipes
-from partnerenrich.events import Event, EventError, read_fields, value_of
+from partnerenrich.events import Event, EventError, value_of
 from partnerenrich_server.hub.cookies import Cookies
 from partnerenrich_server.hub.replies import Refused, encode
 
@@ -38,8 +38,8 @@ class Stamp:
     cookies: Cookies
     address: str | None = attrs.field(repr=False)
 
-    def put_on(self, event: Event) -> None:
-        """Write it into an event."""
+    def put_on(self, event: Event) -> Event:
+        """The event with it."""
         context = event.context
         assert context is not None
         for name in ("canonicalId", "ip"):
@@ -47,10 +47,10 @@ class Stamp:
         context["canonical_id"] = msgspec.Raw(encode(self.cookies.device))
         if self.address is not None:
             context["ip"] = msgspec.Raw(encode(self.address))
-        event.replace_context()
-        named = (event.fields.get(name) for name in ("anonymousId", "anonymous_id"))
-        if not any(recipes.normalise_id(value_of(raw)) for raw in named):
-            event.fields["anonymousId"] = msgspec.Raw(encode(self.cookies.anonymous))
+        fields = event.fields | {"context": msgspec.Raw(encode(context))}
+        if not any(map(recipes.normalise_id, (event.head.anonymousId, event.head.anonymous_id))):
+            fields["anonymousId"] = msgspec.Raw(encode(self.cookies.anonymous))
+        return Event.of(fields, event.org)
 
 
 def in_batch(body: bytes) -> list[bytes]:
@@ -83,7 +83,7 @@ def read_event(line: bytes, org: str, stamp: Stamp | None) -> Event:
     Raises:
         EventError: It is none; says why, never what was sent.
     """
-    event = Event(org, read_fields(line))
+    event = Event.parse(line, org)
     kind = value_of(event.fields.get("type"))
     if kind not in TYPES:
         raise EventError(f"must have a type: {', '.join(TYPES)}")
@@ -91,9 +91,7 @@ def read_event(line: bytes, org: str, stamp: Stamp | None) -> Event:
         raise EventError("is a track without the name of its event")
     if event.context is None:
         raise EventError("has a context that is no object")
-    if stamp is not None:
-        stamp.put_on(event)
-    return event
+    return event if stamp is None else stamp.put_on(event)
 
 
 def _is_name(value: object) -> bool:

@@ -98,7 +98,7 @@ class BrowserCopies:
     def __init__(self, url: str, *, command_seconds: float) -> None:
         options: dict[str, Any] = {
             "socket_timeout": command_seconds,
-            "socket_connect_timeout": min(CONNECT_SECONDS, command_seconds),
+            "socket_connect_timeout": min(max(CONNECT_SECONDS, command_seconds / 4), command_seconds),
             "retry": Retry(NoBackoff(), 0),
         }
         self._cluster = "+cluster://" in url

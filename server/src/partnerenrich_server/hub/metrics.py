@@ -9,13 +9,12 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from partnerenrich.configuration import Integration
     from partnerenrich.governor import CallStatistics
     from partnerenrich.models import Outcome
     from partnerenrich.statistics import Statistics
-    from partnerenrich_server.hub.copies import BrowserCopies
     from partnerenrich_server.hub.inbox import Inbox
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
@@ -86,7 +85,11 @@ class Metrics:
         self._personalized.labels(integration.org, integration.name, outcome.value).inc()
 
     def watch(
-        self, statistics: Statistics, contextual: Mapping[str, CallStatistics], inbox: Inbox, copies: BrowserCopies
+        self,
+        statistics: Statistics,
+        contextual: Mapping[str, CallStatistics],
+        inbox: Inbox,
+        store_failures: Mapping[str, Callable[[], int]],
     ) -> None:
         """
         Tell also what others count.
@@ -95,12 +98,15 @@ class Metrics:
             statistics: Of the enricher.
             contextual: Label of an integration, as in `statistics`, to the numbers of its contextual calls.
             inbox: Tells how many events wait.
-            copies: Tells how often the store failed.
+            store_failures: Name of each connection to the store to how often it failed.
         """
         waiting = Gauge("partnerenrich_queue_events", "Events that wait or are under way", registry=self.registry)
         waiting.set_function(lambda: inbox.events)
-        failures = Gauge("partnerenrich_store_failures", "Failed commands since the start", registry=self.registry)
-        failures.set_function(lambda: copies.failures)
+        failures = Gauge(
+            "partnerenrich_store_failures", "Failed commands since the start", ("connection",), registry=self.registry
+        )
+        for connection, count in store_failures.items():
+            failures.labels(connection).set_function(count)
         self.registry.register(_OfPartners(statistics, contextual))
 
     def exposition(self) -> bytes:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import msgspec
+from starlette.responses import Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,6 +48,12 @@ class Reply:
             headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
+
+    def as_response(self) -> Response:
+        """The same for Starlette."""
+        response = Response(self.body, self.status)
+        response.raw_headers = [*self.headers, (b"content-length", b"%d" % len(self.body))]
+        return response
 
 
 class Refused(Exception):

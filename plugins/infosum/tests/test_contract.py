@@ -1,0 +1,7 @@
+"""The conformance suite, over a socket."""
+
+from partnerenrich.testing import PluginContract
+
+
+class TestInfoSum(PluginContract):
+    provider = "infosum"

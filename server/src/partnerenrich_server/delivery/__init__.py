@@ -1,0 +1,1 @@
+"""Batches for partners that take files: collect, seal, ship and settle; and why so few of the records match."""
