@@ -118,6 +118,7 @@ class Enricher:
             raise ConfigError([Problem("key", "must be 32 bytes")])
         enricher = cls(configuration, url, key)
         try:
+            await suppression.hear(enricher._store, [org.suppressed for org in enricher._orgs.values()])
             yield enricher
         finally:
             await enricher._close()
