@@ -433,7 +433,9 @@ async def test_without_the_store_calls_are_as_full(open_enricher, bulk, server):
 # The end
 
 
-async def test_what_is_under_way_and_what_waits_for_company_ends_with_the_enricher(open_enricher, bulk, monkeypatch):
+async def test_what_is_under_way_and_what_waits_for_company_ends_with_the_enricher(
+    open_enricher, bulk, redis, monkeypatch
+):
     partner = bulk(latency=10)
     async with open_enricher(toy=partner, config={"budget_ms": 20}, integration={"limits": {"bulk": 3}}) as enricher:
         await enricher.enrich(visitors(3))
@@ -444,6 +446,7 @@ async def test_what_is_under_way_and_what_waits_for_company_ends_with_the_enrich
         await enricher.enrich(visitors(2, 3))
     assert partner.under_way == 0
     assert len(partner.calls) == 1
+    assert [key for key in await redis.keys("*") if key.endswith(b"~lease")] == []
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 

@@ -70,18 +70,18 @@ class Gatherer(Generic[T]):
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._go)
 
-    def close(self) -> None:
-        """Hand nothing on any more."""
+    def take(self) -> list[T]:
+        """What waits, and is not handed on any more."""
         if self._timer is not None:
             self._timer.cancel()
+        items, self._items, self._bytes, self._timer = self._items, [], 0, None
+        return items
 
     def _go(self) -> None:
-        self.close()
-        items, self._items, self._bytes, self._timer = self._items, [], 0, None
-        self._hand_on(items)
+        self._hand_on(self.take())
 
 
-class _Asked(msgspec.Struct, eq=False):
+class _Asked(msgspec.Struct, eq=False, gc=False):
     """A link that is wanted, and all who wait for it."""
 
     question: Question
@@ -111,7 +111,8 @@ class BulkLookup(Lookup):
 
     async def close(self) -> None:
         """End what is under way and disconnect."""
-        self._gatherer.close()
+        for one in self._gatherer.take():
+            self._release(one.lease, one.started)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -196,6 +197,10 @@ class BulkLookup(Lookup):
             )
         except PartnerError as error:
             said = [error] * len(asked)
+        except asyncio.CancelledError:
+            for one in asked:
+                self._release(one.lease, one.started)
+            raise
         for one, answer in zip(asked, said):
             if isinstance(answer, Resolution) and self._lacks_attributes(answer):
                 self._spawn(self._complete(one, answer))

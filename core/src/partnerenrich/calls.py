@@ -20,6 +20,24 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
+async def landed(flights: Collection[asyncio.Future[R]], seconds: float) -> None:
+    """Wait until all have come to their end, no longer than so many seconds. `asyncio.wait` costs thousands more."""
+    if not flights:
+        return
+    left = len(flights)
+    all_landed = asyncio.get_running_loop().create_future()
+
+    def one_landed(_: asyncio.Future[R]) -> None:
+        nonlocal left
+        left -= 1
+        if not left and not all_landed.done():
+            all_landed.set_result(None)
+
+    for flight in flights:
+        flight.add_done_callback(one_landed)
+    await asyncio.wait({all_landed}, timeout=seconds)
+
+
 class PartnerCalls(Generic[R]):
     """
     The calls of one integration.

@@ -16,6 +16,7 @@ from partnerenrich.attachment import WRITTEN
 from partnerenrich.batch import Batch, Device, Reading
 from partnerenrich.budget import daily_budget
 from partnerenrich.bulk import new_lookup
+from partnerenrich.calls import landed
 from partnerenrich.erasure import Eraser, Watch
 from partnerenrich.errors import ConfigError, PartnerError, Problem
 from partnerenrich.events import Event, EventError, at_path, value_of
@@ -174,8 +175,7 @@ class Enricher:
                 await self._store.flush()  # whom a device belongs to now is known before any partner is asked
                 await self._turns.all_over()
                 batch.saved()
-                if tasks:
-                    await asyncio.wait(tasks, timeout=max(0.0, deadline - time.monotonic()))
+                await landed(tasks, max(0.0, deadline - time.monotonic()))
                 await suppression.hear(self._store, suppressed)  # somebody may have been forgotten meanwhile
             batch.settle()
         finally:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
-import attrs
 import msgspec
 
 from partnerenrich import memory
@@ -38,10 +37,9 @@ POLL_SECONDS: Final = 0.02
 """First pause while another process has the lease; doubles up to ten times that."""
 
 
-@attrs.frozen
-class Question:
+class Question(msgspec.Struct, frozen=True, gc=False):
     """
-    One link to be looked up.
+    One link to be looked up. A struct, since one is made for every miss.
 
     Attributes:
         key: Of the link record.
@@ -54,7 +52,7 @@ class Question:
 
     key: str
     link: Link
-    known: Answer | None = attrs.field(repr=False)
+    known: Answer | None
     stamp: str = ""
     person: str = ""
 
@@ -64,7 +62,7 @@ class Question:
         return f"{self.key}:{self.stamp}" if self.stamp else self.key
 
 
-class Reply(msgspec.Struct, frozen=True):
+class Reply(msgspec.Struct, frozen=True, gc=False):
     """
     What came of a lookup.
 
@@ -182,13 +180,15 @@ class Lookup(PartnerCalls[Reply]):
         if theirs is not None:
             return theirs
         started = time.perf_counter()
+        said: Reply | PartnerError
         try:
-            said: Reply | PartnerError = await self._ask(question, visitor or Visitor(), wait_until, event_id)
-        except PartnerError as error:
-            said = error
+            try:
+                said = await self._ask(question, visitor or Visitor(), wait_until, event_id)
+            except PartnerError as error:
+                said = error
+            reply = self._concluded(question, said, time.perf_counter() - started)
         finally:
             self._release(lease, started)
-        reply = self._concluded(question, said, time.perf_counter() - started)
         if reply.outcome is Outcome.OPTED_OUT:
             await self._erase(question)
         return reply
@@ -256,7 +256,7 @@ class Lookup(PartnerCalls[Reply]):
             assert said.answer is not None
             said.answer.stamp = question.stamp
             self._remember(question.key, said.answer)
-            return msgspec.structs.replace(said, latency=latency)
+            return Reply(said.outcome, said.answer, latency, said.step)
         if isinstance(said, NotCalled):
             return self._stale_or(Reply(Outcome.LIMITED), question.known)
         if isinstance(said, NotSupported):

@@ -48,7 +48,7 @@ FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError)
 DELETIONS = frozenset({"DEL", "HDEL"})
 
 SCRIPT: Final = """
-local takes_memory = {SET = true, HSET = true, HSETNX = true, INCR = true}
+local takes_memory = {SET = true, HSET = true, HSETNX = true, ZADD = true, INCR = true}
 local full = redis.pcall('SETRANGE', KEYS[1], 0, '')
 if type(full) ~= 'table' or not full.err or not string.find(tostring(full.err), 'OOM', 1, true) then
     full = nil
@@ -281,9 +281,8 @@ class Store:
                 self._keep(queued)
 
     def _settle_deletions(self, commands: Sequence[Command], replies: Sequence[Any]) -> None:
-        for command, reply in zip(commands, replies or [RedisError()] * len(commands)):
-            if command[0] not in DELETIONS:
-                continue
+        settled = zip(commands, replies or [RedisError()] * len(commands))
+        for command, reply in [(command, reply) for command, reply in settled if command[0] in DELETIONS]:
             if not isinstance(reply, Exception):
                 self._owed.pop(command, None)
             elif len(self._owed) < OWED_ENTRIES:
@@ -386,15 +385,18 @@ class Store:
         except FAILURES as error:
             self._failed(error)
             return []
-        for reply in replies:  # a cluster tells so of the commands of one node
-            if isinstance(reply, FAILURES) and not isinstance(reply, ResponseError):
-                self._failed(reply)
-                break
-        refused = [reply for reply in replies if isinstance(reply, ResponseError)]
+        if errors := [reply for reply in replies if isinstance(reply, Exception)]:
+            self._note(errors, len(replies))
+        return replies
+
+    def _note(self, errors: Sequence[Exception], commands: int) -> None:
+        """Tell of errors among the replies to so many commands."""
+        refused = [error for error in errors if isinstance(error, ResponseError)]
+        if len(refused) < len(errors):  # a cluster tells so of the commands of one node
+            self._failed(next(error for error in errors if not isinstance(error, ResponseError)))
         if refused:
             self.failures += len(refused)
-            log.warning("the store refused %d of %d writes: %s", len(refused), len(replies), _kind(refused[0]))
-        return replies
+            log.warning("the store refused %d of %d writes: %s", len(refused), commands, _kind(refused[0]))
 
     async def _in_scripts(self, pipeline: Any, commands: Sequence[Command]) -> list[Any]:
         """The replies as Redis gives them, for little work in this process."""
