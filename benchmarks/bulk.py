@@ -16,6 +16,7 @@ from benchmarks import _events, _run
 from benchmarks._report import Report, summarise, verdict
 from partnerenrich.enrichment import Enricher
 from partnerenrich_server.embedded import open_store
+from partnerenrich_server.engine import relax_garbage_collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ class Sizes:
     """
 
     one_batch: int = 10_000
-    identities: int = 20_000
+    identities: int = 50_000
     rounds: int = 5
     latency_ms: int = 40
     call: int = 5_000
@@ -145,6 +146,7 @@ async def _measure(sizes: Sizes) -> Report:
         configuration = _run.configuration(PROVIDER, settings=operator.settings, limits={"bulk": sizes.call})
         async with Enricher.open(configuration, store=store.url, key=store.key) as enricher:
             bench = Bench(sizes, operator, enricher, _sdk.Sdk(operator.settings))
+            relax_garbage_collector()  # as the command line does
             calls = await bench.calls_of_one_batch()
             return _report(sizes, calls, [await bench.round(turn) for turn in range(sizes.rounds)])
 

@@ -212,6 +212,44 @@ async def test_a_store_that_may_drop_the_list_is_noticed(new_server):
     await store.close()
 
 
+async def test_thousands_of_commands_run_in_their_order_also_when_the_server_forgot_the_script(server):
+    store = Store(server.url, command_seconds=2)
+    try:
+        keys = [f"{{b{n % 7}}}:k{n % 50}" for n in range(3000)]
+        for value in (b"old", b"new"):
+            commands = [("SET", key, b"%b-%d" % (value, n), "PX", 60_000) for n, key in enumerate(keys)]
+            commands[1500:1500] = [("DEL", key) for key in keys[:50]]
+            store.queue(commands)
+            await store.flush()
+            assert await store.read(keys[-50:]) == [b"%b-%d" % (value, n) for n in range(2950, 3000)]
+            store.queue([("DEL", key) for key in keys])
+            await store.flush()
+            assert await store.read(keys[-50:]) == [None] * 50
+            server.ask("SCRIPT", "FLUSH")
+        assert (store.failures, store.down) == (0, False)
+    finally:
+        await store.close()
+
+
+async def test_time_that_this_process_was_busy_is_not_held_against_the_store(server):
+    store = Store(server.url, command_seconds=0.1)
+    try:
+        server.ask("SET", "{b1}:k", "v" * 1_000_000)
+        assert await store.read(["{b1}:none"]) == [None]  # connects
+        for steps in range(1, 12):
+            reading = asyncio.create_task(store.read(["{b1}:k"] * 3))
+            store.queue([("SET", "{b1}:other", b"1", "PX", 1000)])
+            writing = asyncio.create_task(store.flush())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            time.sleep(0.15)  # noqa: ASYNC251 - on purpose
+            assert [len(value) for value in await reading] == [1_000_000] * 3
+            await writing
+        assert (store.failures, store.down) == (0, False)
+    finally:
+        await store.close()
+
+
 async def test_people_who_share_devices_and_processes_get_their_own_or_nothing(server, open_enricher, toy):
     """The property of the core's tests once more, against the clock and a store that is real."""
     chance = random.Random(7)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from partnerenrich import Unavailable
-from partnerenrich.store import PAUSE_SECONDS
+from partnerenrich.store import PAUSE_SECONDS, Store
 
 BUDGET = 2.0
 """Seconds. So that a busy machine does not look like a store that hangs: a command may take a quarter of it."""
@@ -154,6 +154,29 @@ async def test_a_store_that_is_full(new_server, open_enricher, toy, kind, caplog
         assert outcomes(await enrich(enricher, [page("anon-99")])) == ["hit"]
     assert "OutOfMemory" in caplog.text
     assert "example.test" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis", "cluster"])
+async def test_a_full_store_takes_out_and_takes_nothing_in(new_server, kind, caplog):
+    """Also where both go out together: what is taken out makes no room for what Redis has refused."""
+    server = new_server(kind)
+    server.ask("SET", "{b1}:old", "x")
+    server.ask("HSET", "{b1}:copy", "who", "ann", "other", "1")
+    fill(server)
+    store = Store(server.url, command_seconds=2)
+    try:
+        new = [("SET", "{b1}:new", b"secret-canary", "PX", 60_000), ("HSET", "{b1}:copy", "who", "bob")]
+        store.queue([("DEL", "{b1}:old"), ("HDEL", "{b1}:copy", "who"), *new, ("EXPIRE", "{b1}:copy", 10)])
+        await store.flush()
+        assert (store.failures, store.down) == (2, False)
+        assert await store.leases([("{b1}:lease", 1000, "{b1}:copy2")]) == [(True, None)]
+    finally:
+        await store.close()
+    assert server.ask("DBSIZE") == 1
+    assert server.ask("HGETALL", "{b1}:copy") == {b"other": b"1"}
+    assert 0 < server.ask("TTL", "{b1}:copy") <= 10
+    assert "OutOfMemory" in caplog.text
+    assert "canary" not in caplog.text
 
 
 # Nobody receives another's attributes, whatever the store has missed

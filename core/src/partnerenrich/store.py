@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from binascii import crc_hqx
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import hiredis
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisClusterException, RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from partnerenrich.errors import PartnerEnrichError
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 Command = tuple[str | bytes | int, ...]
 """One Redis command: its name, its key, further arguments."""
 Claim = tuple[str, int, str]
@@ -28,8 +31,8 @@ Claim = tuple[str, int, str]
 Claimed = tuple[bool, bytes | None]
 """Whether the lease is ours: False when another process has it. And the record as it is now."""
 
-CONNECT_SECONDS: Final = 0.05
-"""How long a connection may take, and a quarter of a round trip where that is more."""
+SLICES: Final = 4
+"""In how many parts the time of a round trip is taken; up to four times as many pass where this process is busy."""
 PAUSE_SECONDS: Final = 1.0
 """How long Redis is left alone after it failed."""
 LINGER_SECONDS: Final = 0.01
@@ -68,6 +71,7 @@ Many commands in one: each runs by itself, and has its own reply or error.
 arguments after the key. A script that has written anything is past the check for a full memory, so the
 check comes first: by writing nothing into a key, which is refused when Redis is full and else does nothing.
 """
+_SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
 BUCKETS: Final = [f"{{b{number}}}" for number in range(256)]
 """Hash tags, among which the keys are spread; see `bucket`."""
@@ -162,15 +166,16 @@ class Store:
 
     Args:
         url: ``redis://``, ``rediss://``, ``unix://``, ``redis+cluster://`` or ``rediss+cluster://``.
-        command_seconds: How long one round trip may take.
+        command_seconds: How long one round trip may take, with a new connection where one is needed.
     """
 
     def __init__(self, url: str, *, command_seconds: float) -> None:
         options: dict[str, Any] = {
-            "socket_timeout": command_seconds,
-            "socket_connect_timeout": min(max(CONNECT_SECONDS, command_seconds / 4), command_seconds),
+            "socket_timeout": None,  # see `_in_time`
+            "socket_connect_timeout": None,
             "retry": Retry(NoBackoff(), 0),
         }
+        self._command_seconds = command_seconds
         self._cluster = "+cluster://" in url
         self._client: Any
         if self._cluster:
@@ -242,7 +247,7 @@ class Store:
             await self.flush()
         if not self.down:
             try:
-                values: Sequence[bytes | None] = await (
+                values: Sequence[bytes | None] = await self._in_time(
                     self._read_cluster(keys) if self._cluster else self._client.mget(keys)
                 )
             except FAILURES as error:
@@ -354,7 +359,7 @@ class Store:
     async def eviction_policy(self) -> str | None:
         """What Redis drops when it is full, its ``maxmemory-policy``; None when it does not tell."""
         try:
-            told = await self._client.info("memory")
+            told = await self._in_time(self._client.info("memory"))
         except FAILURES:
             return None
         policy = told.get("maxmemory_policy")
@@ -381,7 +386,7 @@ class Store:
             return []
         try:
             pipeline = self._client.pipeline(**({} if self._cluster else {"transaction": False}))
-            replies = await send(pipeline, commands)
+            replies = await self._in_time(send(pipeline, commands))
         except FAILURES as error:
             self._failed(error)
             return []
@@ -402,9 +407,8 @@ class Store:
         """The replies as Redis gives them, for little work in this process."""
         replies: list[Any] = [None] * len(commands)
         portions = self._portions(commands)
-        for portion in portions:
-            pipeline.execute_command("EVAL", SCRIPT, *_arguments([commands[index] for index in portion]))
-        for portion, answer in zip(portions, await pipeline.execute(raise_on_error=False)):
+        runs = [_arguments([commands[index] for index in portion]) for portion in portions]
+        for portion, answer in zip(portions, await _evaluate(pipeline, runs)):
             each = [answer] * len(portion) if isinstance(answer, Exception) else answer
             for index, reply in zip(portion, each):
                 replies[index] = reply
@@ -448,6 +452,30 @@ class Store:
         written = _values(commands)
         self._local.keep(list(written), list(written.values()))
 
+    async def _in_time(self, asking: Awaitable[T]) -> T:
+        """
+        An answer that comes in time.
+
+        The time is taken in slices, and one in which this process was busy itself is not held against the
+        store: the answer may lie there unread. A timeout of the connection would throw it away, and take a
+        store for dead that is not.
+        """
+        task = asyncio.ensure_future(asking)
+        length = self._command_seconds / SLICES
+        waited = 0
+        try:
+            for _ in range(4 * SLICES):
+                started = time.monotonic()
+                await asyncio.wait({task}, timeout=length)
+                if task.done():
+                    return task.result()
+                waited += time.monotonic() - started < 1.5 * length
+                if waited == SLICES:
+                    break
+        finally:
+            task.cancel()  # which closes the connection
+        raise TimeoutError
+
     def _failed(self, error: Exception) -> None:
         if not self.down:
             log.warning("the store does not answer (%s); going on without it", type(error).__name__)
@@ -459,6 +487,20 @@ class Store:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _evaluate(pipeline: Any, runs: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+    """The answers to so many runs of the script, whose text goes once to each node that does not know it yet."""
+    for number, arguments in enumerate(runs):
+        pipeline.execute_command(*(("EVALSHA", _SHA) if number else ("EVAL", SCRIPT)), *arguments)
+    answers: list[Any] = await pipeline.execute(raise_on_error=False)
+    unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+    if unknown:
+        for number in unknown:
+            pipeline.execute_command("EVAL", SCRIPT, *runs[number])
+        for number, answer in zip(unknown, await pipeline.execute(raise_on_error=False)):
+            answers[number] = answer
+    return answers
 
 
 def _arguments(commands: Sequence[Command]) -> list[str | bytes | int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from partnerenrich.configuration import Configuration
+
+
+def relax_garbage_collector() -> None:
+    """
+    Look for garbage less often, and not among what is there from the start.
+
+    Thousands of events are alive at once and are no garbage before they leave: with the defaults of Python a
+    third of the time of a large batch goes into looking at them in vain.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 10, 10)
 
 
 def read_configuration(
@@ -108,6 +120,7 @@ async def enricher_over(
             enricher = await stack.enter_async_context(Enricher.open(configuration, store=store.url, key=store.key))
         except ConfigError as error:
             raise located_in(file, error) if file else error from None
+        relax_garbage_collector()
         for failure in enricher.plugins.failures.values():
             click.echo(f"Warning: {failure}; its integrations are left out", err=True)
         yield enricher

@@ -24,7 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
 from partnerenrich.browser import belongs
-from partnerenrich.store import CONNECT_SECONDS, FAILURES, PAUSE_SECONDS
+from partnerenrich.store import FAILURES, PAUSE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CONNECT_SECONDS: Final = 0.05
+"""How long a connection may take, and a quarter of a round trip where that is more."""
 WINDOW_MS: Final = 60_000
 
 SCRIPT: Final = """
