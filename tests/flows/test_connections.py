@@ -2,16 +2,9 @@
 
 import asyncio
 
-import pytest
-
 from partnerenrich.store import Store
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="each turn of the event loop sends its leases over a connection of its own, however many are under way, "
-    "and the pool keeps them all for ever",
-)
 async def test_a_store_that_hangs_for_a_moment_costs_few_connections(new_server):
     server = new_server()
     store = Store(server.url, command_seconds=5)

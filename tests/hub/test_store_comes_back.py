@@ -6,18 +6,12 @@ import signal
 import sys
 import time
 
-import pytest
 from redis.asyncio import Redis
 
 from partnerenrich import Resolution
 from partnerenrich_server.embedded import open_store
 
 
-@pytest.mark.xfail(
-    raises=AssertionError,
-    reason="the hub reads browser copies before the enricher has made up for the deletions that the store has missed: "
-    "for up to a second a page is shown the attributes of the person before",
-)
 async def test_nobody_is_shown_the_person_before_when_the_store_comes_back(raw, open_running_hub, tmp_path):
     raw["hub"]["limits"] = {"visitor_per_minute": 100_000}
     with open_store(f"embedded:{tmp_path / 'memory'}") as store:

@@ -131,7 +131,7 @@ class Pending:
         """What a waiting event is told."""
         reply = Reply(Outcome.LATE)
         if self.task.done():
-            reply = self.task.result()
+            reply = _still_true(self.task.result(), now)
             if reply.outcome is Outcome.OPTED_OUT or _found(reply):
                 return reply
         elif self.stale is not None and now < self.stale.usable_until:
@@ -632,6 +632,13 @@ def _hear_of_others(device: Device, stored: Who) -> None:
     if stored.stamp != device.who.stamp:
         device.told = [None] * len(device.told)
     device.who = stored
+
+
+def _still_true(reply: Reply, now: float) -> Reply:
+    """The reply, or why there is none any more: a stale answer may have lapsed while its event waited for others."""
+    if reply.outcome is not Outcome.STALE or reply.answer is None or now < reply.answer.usable_until:
+        return reply
+    return Reply(Outcome.ERROR if reply.step else Outcome.LIMITED, step=reply.step)
 
 
 def _found(reply: Reply) -> bool:

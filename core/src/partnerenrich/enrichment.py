@@ -129,6 +129,11 @@ class Enricher:
         """How often the store did not answer as it should."""
         return self._store.failures
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the store has missed deletions: until they are made up for, others may read too much there."""
+        return self._store.owes_deletions
+
     def parse(self, line: bytes, *, org: str | None = None) -> Event:
         """
         Read one event.

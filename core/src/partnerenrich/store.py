@@ -195,6 +195,7 @@ class Store:
         self._next_send: asyncio.Task[None] | None = None
         self._reads: list[tuple[Sequence[str], asyncio.Future[Sequence[bytes | None]]]] = []
         self._claims: list[tuple[Claim, asyncio.Future[Claimed]]] = []
+        self._grants = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.failures = 0
 
@@ -202,6 +203,11 @@ class Store:
     def down(self) -> bool:
         """Whether Redis failed a moment ago and is left alone."""
         return time.monotonic() < self._down_until
+
+    @property
+    def owes_deletions(self) -> bool:
+        """Whether Redis has missed deletions that are not made up for yet."""
+        return bool(self._owed)
 
     async def close(self) -> None:
         """Send what is queued and disconnect."""
@@ -310,7 +316,8 @@ class Store:
         """
         claimed: asyncio.Future[Claimed] = asyncio.get_running_loop().create_future()
         self._claims.append((claim, claimed))
-        if len(self._claims) == 1:
+        if not self._grants:
+            self._grants = True
             asyncio.get_running_loop().call_soon(self._spawn, self._grant)
         return await claimed
 
@@ -366,13 +373,17 @@ class Store:
         return policy if isinstance(policy, str) else None
 
     async def _grant(self) -> None:
-        claims, self._claims = self._claims, []
+        """Claim all that is wanted; what is wanted meanwhile goes with the next round trip."""
+        claims: list[tuple[Claim, asyncio.Future[Claimed]]] = []
         try:
-            for (_, claimed), answer in zip(claims, await self.leases([claim for claim, _ in claims])):
-                if not claimed.done():
-                    claimed.set_result(answer)
+            while self._claims:
+                claims, self._claims = self._claims, []
+                for (_, claimed), answer in zip(claims, await self.leases([claim for claim, _ in claims])):
+                    if not claimed.done():
+                        claimed.set_result(answer)
         finally:
-            for _, claimed in claims:
+            self._grants = False
+            for _, claimed in (*claims, *self._claims):
                 claimed.cancel()
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -51,12 +52,14 @@ class Api:
         copies: What browsers may read.
         inbox: Where events go.
         metrics: Counts limits, events and contextual calls.
+        is_behind: Whether the store may still show what should be deleted.
         budget: Seconds that a page waits for a partner in a contextual call.
     """
 
     copies: BrowserCopies
     inbox: Inbox
     metrics: Metrics
+    is_behind: Callable[[], bool]
     budget: float
 
     async def enrich(self, call: Call) -> Reply:
@@ -151,6 +154,7 @@ class Api:
         site = call.site
         limits = (site.address_limit(call.address, "reads"), site.visitor_limit(device, purpose))
         fields = ("who", "consent", *(window.field for window in windows))
+        is_behind = self.is_behind()
         try:
             who, consent, *records = await self.copies.read(site.copy_key(device), fields, limits)
         except LimitPassed as passed:
@@ -158,7 +162,7 @@ class Api:
         except StoreDown:
             self.metrics.store_down(purpose)
             return []
-        if who is None:
+        if who is None or is_behind:
             return []
         extracts = ((window, window.extract(record, who, consent)) for window, record in zip(windows, records))
         return [(window, extract) for window, extract in extracts if extract is not None]

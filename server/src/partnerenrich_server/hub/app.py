@@ -100,7 +100,7 @@ async def open_hub(
             "personalize": lambda: memory.failures,
         }
         metrics.watch(enricher.statistics, _contextual(personalizers, len(sites.all)), inbox, store_failures)
-        api = Api(copies, inbox, metrics, min(budget, LONGEST_WAIT_MS / 1000))
+        api = Api(copies, inbox, metrics, lambda: enricher.is_behind, min(budget, LONGEST_WAIT_MS / 1000))
         yield _application(sites, api, pages)
 
 
