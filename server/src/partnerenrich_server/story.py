@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,7 @@ class _Shop:
 
 
 def _identified(event: dict[str, Any], person: Mapping[str, str]) -> dict[str, Any]:
-    """Put a person's identifiers where events have them."""
+    """Put a person's identifiers where events have them, and the shop's own number of the person."""
     personal = "traits" if event["type"] == "identify" else "properties"
     places = {
         "canonical_id": ("context", "canonical_id"),
@@ -110,4 +111,5 @@ def _identified(event: dict[str, Any], person: Mapping[str, str]) -> dict[str, A
         for step in above:
             holder = holder.setdefault(step, {})
         holder[name] = value
+    event.setdefault("userId", f"customer-{zlib.crc32(repr(sorted(person.items())).encode()):010}")
     return event

@@ -18,6 +18,7 @@ from partnerenrich_server.commands.sandbox import settings_text
 from partnerenrich_server.failures import Failure, Misuse
 from partnerenrich_server.sandboxes import Served, serve
 from partnerenrich_server.showcase import knows_somebody, show
+from partnerenrich_server.showcase_delivery import show_deliveries
 from partnerenrich_server.signals import ended_by_signals
 
 if TYPE_CHECKING:
@@ -41,20 +42,23 @@ def command(*, once: bool, port: int, plugins_dir: Path | None) -> None:
     sample events through, and shows what became of them. Then serves a page that
     uses the identity hub and datafly.js. No partner is reached.
     """
-    partners = [partner for partner in installed(plugins_dir).with_sandbox if _resolves(partner)]
-    if not partners:
+    partners = [partner for partner in installed(plugins_dir).with_sandbox if partner.resolves or _delivers(partner)]
+    if not any(partner.resolves for partner in partners):
         raise Misuse(NO_SANDBOX)
     with serve(partners) as sandboxes:
         sys.exit(asyncio.run(_demo(list(sandboxes.values()), plugins_dir, None if once else port)))
 
 
-def _resolves(partner: BoundPartner) -> bool:
-    return partner.resolves
+def _delivers(partner: BoundPartner) -> bool:
+    return partner.supports("deliver_batch")
 
 
-async def _demo(sandboxes: Sequence[Served], plugins_dir: Path | None, port: int | None) -> int:
+async def _demo(served: Sequence[Served], plugins_dir: Path | None, port: int | None) -> int:
     console = Console(highlight=False)
+    sandboxes = [each for each in served if each.partner.resolves]
     enriched = await show(console, sandboxes, plugins_dir)
+    if destinations := [each for each in served if _delivers(each.partner)]:
+        await show_deliveries(console, destinations, enriched, plugins_dir)
     if port is not None:
         await _serve_page(console, sandboxes, enriched, plugins_dir, port)
     return 0 if knows_somebody(enriched) else Failure.exit_code
