@@ -318,15 +318,15 @@ async def test_a_deletion_that_is_made_up_for_costs_nothing_later(store, server,
 def test_a_local_value_is_at_most_a_minute_old(clock):
     tier = LocalTier()
     for idle in (0.0, 29.0, 31.0, 59.0, 61.0):
-        tier.keep([("k", b"v")])
+        tier.keep(["k"], [b"v"])
         written = clock.now
         clock.now += idle
-        tier.keep([("other", b"x")])
+        tier.keep(["other"], [b"x"])
         while tier.get("k") is not None:
             assert clock.now - written <= 2 * LOCAL_SECONDS
             clock.now += 0.5
             if clock.now - written < LOCAL_SECONDS:
-                tier.keep([("other", b"x")])
+                tier.keep(["other"], [b"x"])
         assert clock.now - written > (LOCAL_SECONDS if idle < LOCAL_SECONDS else 0)
 
 
@@ -344,7 +344,7 @@ def test_whatever_happens_no_older_value_and_no_wrong_one_comes_out(steps):
                 clock.now += seconds
             elif kind == "keep":
                 written[key] = (clock.now, str(clock.now).encode())
-                tier.keep([(key, written[key][1])])
+                tier.keep([key], [written[key][1]])
             elif (value := tier.get(key)) is not None:
                 assert value == written[key][1]
                 assert clock.now - written[key][0] <= 2 * LOCAL_SECONDS
@@ -355,7 +355,7 @@ def test_whatever_happens_no_older_value_and_no_wrong_one_comes_out(steps):
 def test_the_local_tier_is_bounded(clock):
     tier = LocalTier()
     for number in range(5 * LOCAL_ENTRIES):
-        tier.keep([(f"k{number}", b"v")])
+        tier.keep([f"k{number}"], [b"v"])
     assert len(tier._young) + len(tier._old) <= 2 * LOCAL_ENTRIES + 2
     assert tier.get(f"k{5 * LOCAL_ENTRIES - 1}") == b"v"
 

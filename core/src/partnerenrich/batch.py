@@ -209,12 +209,13 @@ class Batch:
             records: One for each key of the batch.
         """
         suppressed = reading.org.suppressed
-        if suppressed and suppressed.holds_device(reading.known.canonical_id):
+        heeds = bool(suppressed)
+        if heeds and suppressed.holds_device(reading.known.canonical_id):
             who = memory.NOBODY if reading.device is None else memory.read_who(records[reading.first])
             self._refuse(reading, records, who)
             return
         who = self._see(reading, records)
-        if suppressed and _is_suppressed(reading, who):
+        if heeds and _is_suppressed(reading, who):
             self._refuse(reading, records, who)
             return
         hits = self._hits(reading, records, who)
@@ -294,13 +295,13 @@ class Batch:
         return bool(self._held)
 
     def saved(self) -> None:
-        """Note that the store knows to whom the devices belong. Nobody may be reading it meanwhile."""
+        """Note that the store knows to whom the devices belong. Who read it before must have planned."""
         for device in self._changed:
             device.unsaved -= 1
         self._changed.clear()
 
     def release(self) -> None:
-        """Let go of the devices: what this batch knows of them is written. Nobody may be reading it meanwhile."""
+        """Let go of the devices: what is known of them is written. Who read the store before must have planned."""
         self.saved()
         for name in self._held:
             self._let_go(name)

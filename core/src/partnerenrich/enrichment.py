@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 import msgspec
@@ -25,6 +25,7 @@ from partnerenrich.runtime import RunningIntegration, RunningOrg
 from partnerenrich.statistics import PartnerStatistics, Statistics
 from partnerenrich.store import Store
 from partnerenrich.suppression import SuppressionList
+from partnerenrich.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
@@ -83,8 +84,8 @@ class Enricher:
         self._orgs = {
             slug: self._org(slug, integrations, configuration, key) for slug, integrations in self.integrations.items()
         }
-        self._only_org = next(iter(self._orgs)) if len(self._orgs) == 1 else None
-        self._planning = asyncio.Lock()
+        self._only_org = next(iter(self._orgs)) if len(self._orgs) == 1 else ""
+        self._turns = Turns()
         self._devices: dict[str, Device] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -118,6 +119,7 @@ class Enricher:
             raise ConfigError([Problem("key", "must be 32 bytes")])
         enricher = cls(configuration, url, key)
         try:
+            await suppression.hear(enricher._store, [org.suppressed for org in enricher._orgs.values()])
             yield enricher
         finally:
             await enricher._close()
@@ -138,13 +140,12 @@ class Enricher:
         Raises:
             EventError: It is no event, or belongs to no configured organisation.
         """
-        slug = self._only_org if org is None else org
-        event = Event.parse(line, slug or "")
+        event = Event.parse(line, org or self._only_org)
         if org is None and self._org_from:
             slug = at_path(event.fields, self._org_from)
-        if not isinstance(slug, str) or slug not in self._orgs:
+            event.org = slug if isinstance(slug, str) else ""
+        if event.org not in self._orgs:
             raise EventError("belongs to no configured organisation")
-        event.org = slug
         return event
 
     async def process(self, events: Sequence[Event]) -> None:
@@ -159,17 +160,21 @@ class Enricher:
         readings = [Reading.of(event, self._orgs[event.org], keys) for event in events]
         suppressed = [self._orgs[slug].suppressed for slug in {event.org for event in events}]
         batch = Batch(self._store, self._devices, deadline, self._spawn)
+        turn = self._turns.take()
         try:
-            async with self._planning:
+            try:
                 records = await self._store.read([*keys, *(each.version_key for each in suppressed)])
                 await suppression.heed(self._store, suppressed, records[len(keys) :])
+                await turn.comes()
                 for reading in readings:
                     batch.plan(reading, records)
+            finally:
+                turn.end()
             tasks = batch.tasks
             if tasks or batch.has_seen_somebody:
                 await self._store.flush()  # whom a device belongs to now is known before any partner is asked
-                async with self._planning:
-                    batch.saved()
+                await self._turns.all_over()
+                batch.saved()
                 await landed(tasks, max(0.0, deadline - time.monotonic()))
                 await suppression.hear(self._store, suppressed)  # somebody may have been forgotten meanwhile
             batch.settle()
@@ -178,8 +183,8 @@ class Enricher:
             if batch.has_written:
                 self._watch.note()
             if batch.has_news:
-                async with self._planning:  # nobody reads the store meanwhile and misses what was written
-                    batch.release()
+                await self._turns.all_over()
+                batch.release()
         self.statistics.events += len(events)
 
     async def enrich(self, events: Sequence[AnyEvent], *, org: str | None = None) -> list[AnyEvent]:
@@ -196,15 +201,21 @@ class Enricher:
         Raises:
             EventError: One of them is no event; names its position. None was enriched.
         """
+        given: Sequence[bytes | dict[str, Any]] = events
         parsed = []
-        for index, event in enumerate(events):
+        for index, event in enumerate(given):
             try:
-                parsed.append(self.parse(_as_json(event), org=org))
+                line = event if isinstance(event, bytes) else msgspec.json.encode(event)
+                parsed.append(self.parse(line, org=org))
             except (EventError, TypeError, ValueError, RecursionError) as error:
                 reason = str(error) if isinstance(error, EventError) else "holds a value that JSON does not have"
                 raise EventError(f"events[{index}] {reason}") from None
         await self.process(parsed)
-        return [_in_the_form_of(given, event) for given, event in zip(events, parsed)]
+        enriched = [
+            event.encode() if isinstance(before, bytes) else _with_context_of(event, before)
+            for before, event in zip(given, parsed)
+        ]
+        return cast("list[AnyEvent]", enriched)
 
     async def check(self) -> list[CheckResult]:
         """Ask every partner whether the settings of its integration work."""
@@ -329,13 +340,7 @@ class Enricher:
         await self._store.close()
 
 
-def _as_json(event: bytes | dict[str, Any]) -> bytes:
-    return event if isinstance(event, bytes) else msgspec.json.encode(event)
-
-
-def _in_the_form_of(given: AnyEvent, event: Event) -> AnyEvent:
-    if isinstance(given, bytes):
-        return event.encode()
+def _with_context_of(event: Event, given: dict[str, Any]) -> dict[str, Any]:
     if event.context is None:
         return dict(given)
     added = {name: value_of(event.context[name]) for name in WRITTEN if name in event.context}

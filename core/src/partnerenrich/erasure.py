@@ -45,6 +45,9 @@ PAUSE_SECONDS: Final = 1.0
 SLACK_SECONDS: Final = 3600
 """How much longer the index is kept than what it leads to."""
 
+AT_ONCE: Final = 4
+"""Opt-outs that are seen to at the same time, each on a connection of its own."""
+
 _read_answer = msgspec.json.Decoder(Answer).decode
 _read_extract = msgspec.json.Decoder(Extract).decode
 
@@ -55,7 +58,7 @@ class Erased:
     How much was deleted.
 
     Attributes:
-        devices: On which the person was known.
+        devices: On which something was known of the person.
         link_records: Answers about one identifier.
         visitor_records: What devices were told.
         browser_copies: What pages could read.
@@ -138,6 +141,7 @@ class Eraser:
         self._store = store
         self._suffixes = ("", *(f".{twin}" for twin in range(1, twins)))
         self._has_browser_copy = has_browser_copy
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     @classmethod
     def of(cls, org: str, settings: OrgSettings, fingerprint: Fingerprints, store: Store) -> Eraser:
@@ -197,7 +201,8 @@ class Eraser:
         Raises:
             StoreFailed: Something may be left.
         """
-        return await self._erase((fingerprint,), (), (provider,), (record,), is_everything=False)
+        async with self._turns:
+            return await self._erase((fingerprint,), (), (provider,), (record,), is_everything=False)
 
     async def _erase(
         self,
@@ -220,6 +225,8 @@ class Eraser:
                 erased.also_known_by |= {s for s, each in device.who.persons.items() if each not in fingerprints}
                 linked.update(device.who.persons.values(), self._of_device(device.canonical_id))
                 self._end(deletions, keys, device, structs.replace(device.who, stamp=secrets.token_hex(8)))
+        if not is_everything and not erased.devices:
+            linked.clear()  # nothing was known of the person: so it is whenever an opt-out is only confirmed
         links = (
             keys.link(provider, each + suffix) for provider in providers for each in linked for suffix in self._suffixes
         )

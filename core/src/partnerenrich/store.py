@@ -18,7 +18,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, R
 from partnerenrich.errors import PartnerEnrichError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -95,33 +95,62 @@ class LocalTier:
     """
     What this process read and wrote last, for the time when Redis is down.
 
-    Two generations: a full or old one makes room as a whole, so that keeping
-    the tier filled costs next to nothing.
+    Two generations: a full or old one makes room as a whole. Pairs are sorted in
+    when the first value is asked for, so that keeping the tier filled costs next
+    to nothing.
     """
 
     def __init__(self) -> None:
-        self._young: dict[str, bytes | None] = {}
-        self._old: dict[str, bytes | None] = {}
-        self._since = time.monotonic()
-        self._old_since = self._since
+        self._young = _Generation()
+        self._old = _Generation()
 
-    def keep(self, pairs: Mapping[str, bytes | None] | Iterable[tuple[str, bytes | None]]) -> None:
-        """Remember these values; None for a key that has none."""
-        if len(self._young) > LOCAL_ENTRIES or time.monotonic() - self._since > LOCAL_SECONDS:
+    def keep(self, keys: Collection[str], values: Collection[bytes | None]) -> None:
+        """Remember these values; None for a key that has none. Neither list may be changed later."""
+        if self._young.is_over:
             self._rotate()
-        self._young.update(pairs)
+        self._young.add(keys, values)
 
     def get(self, key: str) -> bytes | None:
         """The value of a key; None when it is not known here."""
-        if time.monotonic() - self._since > LOCAL_SECONDS:
+        if self._young.age > LOCAL_SECONDS:
             self._rotate()
-        if key in self._young:
-            return self._young[key]
-        return self._old.get(key) if time.monotonic() - self._old_since <= 2 * LOCAL_SECONDS else None
+        young = self._young.values
+        if key in young:
+            return young[key]
+        return self._old.values.get(key) if self._old.age <= 2 * LOCAL_SECONDS else None
 
     def _rotate(self) -> None:
-        self._old, self._young = self._young, {}
-        self._old_since, self._since = self._since, time.monotonic()
+        self._old, self._young = self._young, _Generation()
+
+
+class _Generation:
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._unsorted: list[tuple[Collection[str], Collection[bytes | None]]] = []
+        self._sorted: dict[str, bytes | None] = {}
+        self._count = 0
+
+    @property
+    def age(self) -> float:
+        return time.monotonic() - self._since
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def is_over(self) -> bool:
+        return self._count > LOCAL_ENTRIES or self.age > LOCAL_SECONDS
+
+    @property
+    def values(self) -> dict[str, bytes | None]:
+        for keys, values in self._unsorted:
+            self._sorted.update(zip(keys, values))
+        self._unsorted.clear()
+        return self._sorted
+
+    def add(self, keys: Collection[str], values: Collection[bytes | None]) -> None:
+        self._unsorted.append((keys, values))
+        self._count += len(keys)
 
 
 class _Packed:
@@ -224,7 +253,7 @@ class Store:
             except FAILURES as error:
                 self._failed(error)
             else:
-                self._local.keep(zip(keys, values))
+                self._local.keep(keys, values)
                 return values
         return [self._local.get(key) for key in keys]
 
@@ -254,7 +283,7 @@ class Store:
             commands = queued if self.down else [*self._owed, *queued]
             if commands:
                 self._settle_deletions(commands, await self._pipeline(commands))
-                self._local.keep(_values(queued))
+                self._keep(queued)
 
     def _settle_deletions(self, commands: Sequence[Command], replies: Sequence[Any]) -> None:
         settled = zip(commands, replies or [RedisError()] * len(commands))
@@ -324,7 +353,7 @@ class Store:
         if refused is not None:
             reason = _kind(refused) if isinstance(refused, ResponseError) else type(refused).__name__
             raise StoreFailed(f"the store refuses a command: {reason}")
-        self._local.keep(_values(commands))
+        self._keep(commands)
         return replies
 
     async def eviction_policy(self) -> str | None:
@@ -442,6 +471,10 @@ class Store:
         finally:
             task.cancel()  # which closes the connection
         raise TimeoutError
+
+    def _keep(self, commands: Iterable[Command]) -> None:
+        written = _values(commands)
+        self._local.keep(list(written), list(written.values()))
 
     def _failed(self, error: Exception) -> None:
         if not self.down:

@@ -1,0 +1,50 @@
+"""Batches that overlap: they wait for the store together, and are planned in the order in which they came."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Turn:
+    """
+    The turn of one batch. Every turn must end, taken or not.
+
+    Args:
+        before: Ends when the turns of all earlier batches are over; None when they are.
+    """
+
+    def __init__(self, before: asyncio.Future[None] | None) -> None:
+        self._before = before
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def comes(self) -> None:
+        """Wait for the end of all earlier turns."""
+        if self._before is not None and not self._before.done():
+            await asyncio.wait((self._before,))
+
+    def end(self) -> None:
+        """Let the next one come."""
+        before, self._before = self._before, None
+        if before is None or before.done():
+            self.over.set_result(None)
+        else:  # given up before it came
+            before.add_done_callback(lambda _: self.over.set_result(None))
+
+
+class Turns:
+    """Gives turns to batches."""
+
+    def __init__(self) -> None:
+        self._last: asyncio.Future[None] | None = None
+
+    def take(self) -> Turn:
+        """The next turn."""
+        is_free = self._last is None or self._last.done()
+        turn = Turn(None if is_free else self._last)
+        self._last = turn.over
+        return turn
+
+    async def all_over(self) -> None:
+        """Wait for the end of all turns that were taken until now."""
+        if self._last is not None and not self._last.done():
+            await asyncio.wait((self._last,))
