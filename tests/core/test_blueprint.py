@@ -493,3 +493,27 @@ def test_no_value_raises(value):
     event = {"traits": {"email": value, "phone": value, "v": value}}
 
     assert None not in EVERY_TRANSFORM.payload(event).values()
+
+
+TABLE = """
+global: {mappings: [{source: user_id, target: customer_id}, {source: $traits.email, target: email, transform: sha256}]}
+events:
+  identify: {mappings: [{source: traits.tier, target: loyalty.tier, value_map: {gold: 1}}]}
+  Sold: {vendor_event_name: sale}
+"""
+
+
+def test_a_blueprint_tells_its_columns():
+    """Of all events, in order; the name of an event where one may stand."""
+    assert Blueprint.from_yaml(TABLE).columns == ("event_name", "customer_id", "email", "loyalty.tier")
+
+
+def test_a_blueprint_tells_what_makes_the_payload_of_one_kind_of_event():
+    customer, email, tier = Blueprint.from_yaml(TABLE).fields("identify")
+
+    assert [field.name for field in (customer, email, tier)] == ["customer_id", "email", "loyalty.tier"]
+    assert (customer.transforms, email.transforms, email.source) == ((), ("sha256",), "$traits.email")
+    assert (email.mapped, tier.mapped, tier.change("gold", None), tier.change("tin", None)) == (False, True, 1, None)
+    assert tier.read({"traits": {"tier": "gold"}}) == "gold"
+    assert tier.read({}) is None
+    assert Blueprint.from_yaml(TABLE).fields("page") == ()

@@ -392,6 +392,144 @@ def test_the_version_changes_with_what_makes_answers_different(bound):
     assert bound(attributes=["Tier"]).version != version
 
 
+ROOM = '''
+import attrs
+from partnerenrich import Delivery, Partner, Receipt, hookimpl
+
+BLUEPRINT = """
+global: {mappings: [{source: user_id, target: customer_id}, {source: $traits.email, target: email, transform: sha256}]}
+"""
+
+
+@attrs.frozen
+class Config:
+    pass
+
+
+@hookimpl
+def partner():
+    delivery = Delivery(
+        formats=("csv", "parquet"), default_blueprint=BLUEPRINT, modes=("staged", "per_event"), appends=("per_event",)
+    )
+    return Partner(title="Room", config=Config, delivery=delivery)
+
+
+@hookimpl
+async def deliver_batch():
+    return Receipt(state="published")
+'''
+
+
+@pytest.fixture(name="delivering")
+def _delivering(write, tmp_path):
+    """``delivering(deliver, **integration)``: the integration of a partner that only takes batches."""
+    (tmp_path / "partners" / "room.py").write_text(ROOM)
+
+    def delivering(deliver=None, **changes: object):
+        written = {"provider": "room", "deliver": deliver or {"staging": "staged"}, **changes}
+        raw = {"org": "acme", "plugins_dir": str(tmp_path / "partners"), "integrations": [written]}
+        return bind(load_mapping(raw, {}))[0]["acme"][0].delivery
+
+    return delivering
+
+
+def test_what_deliver_leaves_out_the_partner_decides(delivering):
+    settings = delivering().settings
+
+    assert (settings.mode, settings.format, settings.compression) == ("staged", "csv", "none")
+    assert (settings.collect, settings.key) == ("snapshot", "customer_id")
+    assert delivering({"staging": "s", "format": "parquet"}).settings.compression == "snappy"
+    assert delivering({"staging": "s", "mode": "per_event"}).settings.collect == "append"
+
+
+def test_without_a_deliver_section_nothing_is_delivered(delivering, write, tmp_path):
+    raw = {"org": "acme", "plugins_dir": str(tmp_path / "partners"), "integrations": [{"provider": "room"}]}
+
+    assert bind(load_mapping(raw, {}))[0]["acme"][0].delivery is None
+
+
+@pytest.mark.parametrize(
+    ("deliver", "where", "said"),
+    [
+        ({}, "integrations[0].deliver.staging", "is required"),
+        ({"staging": "ftp://somewhere"}, "integrations[0].deliver.staging", "must be a folder, or the URL of one"),
+        ({"staging": "s", "mode": "magic"}, "integrations[0].deliver.mode", "must be one of staged, per_event"),
+        ({"staging": "s", "format": "xml"}, "integrations[0].deliver.format", "must be one of csv, parquet"),
+        ({"staging": "s", "compression": "snappy"}, "integrations[0].deliver.compression", "none, gzip, zstd for csv"),
+        (
+            {"staging": "s", "key": "mail"},
+            "integrations[0].deliver.key",
+            "customer_id, email; or write collect: append",
+        ),
+        ({"staging": "s", "columns": {"Mail": "e_mail"}}, "integrations[0].deliver.columns", "did you mean 'email'?"),
+        ({"staging": "s", "schedule": "daily"}, "integrations[0].deliver.schedule", "must be five fields as for cron"),
+        ({"staging": "s", "max_rejected": 2}, "integrations[0].deliver.max_rejected", "must be between 0 and 1"),
+        ({"staging": "s", "options": {"key": 7}}, "integrations[0].deliver.options.key", "must be text"),
+    ],
+)
+def test_what_is_wrong_with_deliver_is_told(delivering, deliver, where, said):
+    with pytest.raises(ConfigError) as raised:
+        delivering(deliver or {"mode": "staged"})
+
+    told = {problem.where: problem.what for problem in raised.value.problems}
+    assert said in told[where]
+
+
+def test_only_who_takes_batches_may_deliver(bound, delivering, tmp_path):
+    with pytest.raises(ConfigError, match="this partner takes no batches; remove it"):
+        bound(settings={"tenant": "a", "api_key": CANARY}, deliver={"staging": "s"})
+    with pytest.raises(ConfigError, match="blueprint: is for delivery; add deliver, too"):
+        bound(settings={"tenant": "a", "api_key": CANARY}, blueprint="b.yaml")
+
+
+def test_a_blueprint_of_ones_own_is_read(delivering, tmp_path):
+    (tmp_path / "records.yaml").write_text("global: {mappings: [{source: user_id, target: customer_id}]}")
+    (tmp_path / "wrong.yaml").write_text("global:\n  mappings:\n    - {source: user_id}")
+
+    assert delivering(blueprint=str(tmp_path / "records.yaml")).blueprint.columns == ("customer_id",)
+    with pytest.raises(ConfigError, match=r"integrations\[0\]\.blueprint: global\.mappings.*\(line 3\): is required"):
+        delivering(blueprint=str(tmp_path / "wrong.yaml"))
+
+
+def test_paths_of_a_delivery_are_meant_from_the_file(write, tmp_path):
+    loaded = load_file(
+        write(
+            "org: acme\nintegrations: [{provider: room, blueprint: b.yaml, deliver: {staging: out}}]\nledger: sqlite:///l.db"
+        )
+    )
+
+    (written,) = loaded.integrations
+    assert written.blueprint == str(tmp_path / "b.yaml")
+    assert written.deliver.staging == str(tmp_path / "out")
+    assert loaded.ledger == f"sqlite:///{tmp_path}/l.db"
+
+
+def test_urls_of_a_delivery_stay_as_they_are(write):
+    text = "org: acme\nintegrations: [{provider: room, deliver: {staging: 's3://b/p'}}]\nledger: postgresql://h/d"
+    loaded = load_file(write(text))
+
+    assert (loaded.integrations[0].deliver.staging, loaded.ledger) == ("s3://b/p", "postgresql://h/d")
+
+
+def test_options_of_the_storage_do_not_show(delivering):
+    made = delivering({"staging": "s3://b", "options": {"secret_access_key": CANARY}})
+
+    assert made.settings.options["secret_access_key"].reveal() == CANARY
+    assert CANARY not in repr(made.settings) + repr(made)
+
+
+def test_who_only_takes_batches_may_be_there_twice(delivering, bound, tmp_path):
+    two = [{"provider": "room", "name": name, "deliver": {"staging": name}} for name in ("one", "two")]
+    raw = {"org": "acme", "plugins_dir": str(tmp_path / "partners"), "integrations": two}
+    assert [integration.name for integration in bind(load_mapping(raw, {}))[0]["acme"]] == ["one", "two"]
+
+    raw["integrations"] = [
+        {"provider": "club", "name": name, "settings": {"tenant": "a", "api_key": "b"}} for name in ("one", "two")
+    ]
+    with pytest.raises(ConfigError, match="provider 'club' is used twice in one organisation"):
+        bind(load_mapping(raw, {}))
+
+
 def test_a_partner_that_does_not_load_disables_its_own_integrations_only(write, tmp_path):
     (tmp_path / "partners" / "broken.py").write_text("import no_such_package_anywhere")
     path = write(

@@ -527,3 +527,12 @@ def test_the_capture_form_gives_what_the_raw_value_gives(hash_name, value, regio
     for source, captured in (("email", normalise_email(value)), ("phone", normalise_phone(value, region))):
         if captured is not None:
             assert apply(hash_name, source, captured, region) == apply(hash_name, source, value, region)
+
+
+@pytest.mark.parametrize("name", recipes.HASHES)
+def test_the_length_of_a_digest_is_known(name):
+    """So that a plain value in its place can be told."""
+    source = next(source for source in ("email", "phone") if recipes.fits(name, source))
+    made = recipes.apply(name, source, {"email": "pat@example.test", "phone": "+12125550123"}[source])
+
+    assert recipes.length(name) == (None if name == "none" else len(made))

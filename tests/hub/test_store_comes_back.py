@@ -14,8 +14,9 @@ from partnerenrich_server.embedded import open_store
 
 
 @pytest.mark.xfail(
+    raises=AssertionError,
     reason="the hub reads browser copies before the enricher has made up for the deletions that the store has missed: "
-    "for up to a second a page is shown the attributes of the person before"
+    "for up to a second a page is shown the attributes of the person before",
 )
 async def test_nobody_is_shown_the_person_before_when_the_store_comes_back(raw, open_running_hub, tmp_path):
     raw["hub"]["limits"] = {"visitor_per_minute": 100_000}

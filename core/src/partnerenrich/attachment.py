@@ -80,10 +80,12 @@ class Attacher:
         if not head.is_ours_to_write:
             self._merge(event, {VENDOR_IDS: ids, PARTNER_ATTRS: attributes, ENRICHMENT: enrichment})
             return
-        members = b',"vendor_ids":{%b}' % ids[1:] if ids else b""
+        members = [b',"vendor_ids":{', ids[1:], b"}"] if ids else []
         if attributes:
-            members += b',"partner_attrs":{%b}' % attributes[1:]
-        event.extend_context(b'%b,"enrichment":{%b}' % (members, enrichment[1:]) if enrichment else members)
+            members += (b',"partner_attrs":{', attributes[1:], b"}")
+        if enrichment:
+            members += (b',"enrichment":{', enrichment[1:], b"}")
+        event.extend_context(b"".join(members))
 
     def _merge(self, event: Event, ours: dict[str, bytes]) -> None:
         """Write members beside those that are not ours."""

@@ -74,7 +74,8 @@ class Reading(msgspec.Struct, gc=False):
         canonical_id = reader.safe_canonical_id(known)
         device = None
         if canonical_id is not None:
-            keys += org.keys.device(canonical_id)
+            for start in org.keys.device_starts(canonical_id):
+                keys.append(start + canonical_id)  # noqa: PERF401 - of two or three, a comprehension takes longer
             device = keys[first]
         links: Sequence[LinkKeys] = org.no_links
         if not org.link_sources.isdisjoint(persons) or org.links_devices:

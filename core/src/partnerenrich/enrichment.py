@@ -163,8 +163,9 @@ class Enricher:
         turn = self._turns.take()
         try:
             try:
-                records = await self._store.read([*keys, *(each.version_key for each in suppressed)])
-                await suppression.heed(self._store, suppressed, records[len(keys) :])
+                keys += (each.version_key for each in suppressed)
+                records = await self._store.read(keys)
+                await suppression.heed(self._store, suppressed, records[-len(suppressed) :])
                 await turn.comes()
                 for reading in readings:
                     batch.plan(reading, records)

@@ -67,8 +67,9 @@ class Head(msgspec.Struct, gc=False):
 
 
 _IDS: Final = ("anonymousId", "anonymous_id", "userId", "user_id", "canonical_id", "canonicalId")
-_RECOGNISABLE: Final = 24
+_RECOGNISABLE: Final = 12
 """A context is found again by so many of its bytes, where nothing else in the event has them."""
+_QUOTE: Final = ord('"')
 _NO_CONTEXT: Final = ContextHead()
 
 _read_head = msgspec.json.Decoder(Head).decode
@@ -171,7 +172,7 @@ class Event:
         raw, line = self.head.context, self._line
         text = b"" if raw is UNSET else bytes(raw)
         start = _where(text, line)
-        if start is not None and text[1:2] == b'"':  # there are other members
+        if start is not None and text[1] == _QUOTE:  # there are other members
             end = start + len(text) - 1
             self._changed(b"%b%b%b" % (line[:end], members, line[end:]))
         else:

@@ -277,7 +277,11 @@ class Keys:
 
     def device(self, canonical_id: str) -> list[str]:
         """The who record of a device, then its visitor record for each partner."""
-        return [start + canonical_id for start in self._device[bucket(canonical_id)]]
+        return [start + canonical_id for start in self.device_starts(canonical_id)]
+
+    def device_starts(self, canonical_id: str) -> list[str]:
+        """What stands before the canonical id in the keys of `device`."""
+        return self._device[bucket(canonical_id)]
 
     def link(self, provider: str, fingerprint: str) -> str:
         """The partner's answer about one identifier."""

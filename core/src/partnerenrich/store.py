@@ -448,6 +448,10 @@ class Store:
                 values[index] = value
         return values
 
+    def _keep(self, commands: Iterable[Command]) -> None:
+        written = _values(commands)
+        self._local.keep(list(written), list(written.values()))
+
     async def _in_time(self, asking: Awaitable[T]) -> T:
         """
         An answer that comes in time.
@@ -471,10 +475,6 @@ class Store:
         finally:
             task.cancel()  # which closes the connection
         raise TimeoutError
-
-    def _keep(self, commands: Iterable[Command]) -> None:
-        written = _values(commands)
-        self._local.keep(list(written), list(written.values()))
 
     def _failed(self, error: Exception) -> None:
         if not self.down:

@@ -37,11 +37,16 @@ def explained(error: Exception) -> Failure:
         return Misuse(*map(str, error.problems))
     if isinstance(error, PluginError):
         return Misuse(str(error))
+    if isinstance(error, (PartnerEnrichError, OSError)):
+        return Failure(told(error))
+    return Failure(f"{told(error)}; PARTNERENRICH_DEBUG=1 shows the traceback")
+
+
+def told(error: Exception) -> str:
+    """Any exception in words. An unforeseen one may hold anything, so only its type and place are told."""
     if isinstance(error, PartnerEnrichError):
-        return Failure(str(error))
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return Failure(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
-    # an unforeseen exception may hold anything, so only its type and place are told
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     place = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(place.filename).name}:{place.lineno}"
-    return Failure(f"{type(error).__name__} at {where}; PARTNERENRICH_DEBUG=1 shows the traceback")
+    return f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"

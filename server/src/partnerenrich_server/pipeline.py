@@ -50,10 +50,12 @@ class Batch:
 
     Attributes:
         events: In the order of the lines.
+        lines: Their numbers, from 1.
         rejects: Lines that are no events.
     """
 
     events: list[Event]
+    lines: list[int]
     rejects: list[Reject]
 
 
@@ -118,7 +120,7 @@ async def pump(
 
 
 def _parsed(lines: list[Line], processor: Processor, org: str | None) -> Batch:
-    batch = Batch([], [])
+    batch = Batch([], [], [])
     for number, content in lines:
         if content is None:
             batch.rejects.append(Reject(number, f"is longer than {MAX_BYTES} bytes"))
@@ -127,4 +129,6 @@ def _parsed(lines: list[Line], processor: Processor, org: str | None) -> Batch:
             batch.events.append(processor.parse(content, org=org))
         except EventError as error:
             batch.rejects.append(Reject(number, str(error)))
+        else:
+            batch.lines.append(number)
     return batch

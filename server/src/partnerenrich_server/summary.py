@@ -79,6 +79,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[str]:
         if partner["calls"]:
             calls += f" of {1000 * partner['call_seconds'] / partner['calls']:.0f} ms"
         yield f"  {label:<{width}}  {outcomes or 'no event'}; {calls}"
+    for destination, count in summary.get("collected", {}).items():
+        yield f"{_number(count, 'record')} collected for {destination}"
     if summary["dropped"]:
         yield f"{_number(summary['dropped'], 'event')} without a payload"
     if summary["rejected"]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import stat
 import sys
 from io import FileIO
 from pathlib import Path
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from partnerenrich.configuration import Configuration
+    from partnerenrich.enrichment import Enricher
+    from partnerenrich_server.delivery.collector import Collector
+    from partnerenrich_server.pipeline import Batch
 
 BUDGET_MS = 30_000.0
 """For how long an event may be held back when the configuration does not say: nobody waits for a file."""
@@ -99,6 +104,9 @@ def command(
     """
     Enrich events from a file or a stream.
 
+    Records for destinations of batches collect on the way; they are durable
+    before a run reports success.
+
     The summary goes to stderr. SIGINT or SIGTERM ends the input: what was read
     is finished and written; a second signal aborts. The exit code is then 0 for
     a stream, which has no other end, and 1 for a file that was not read to its
@@ -120,6 +128,7 @@ async def _run(configuration: Configuration, config: Path, files: Files, org: st
     summary = Summary()
     failure: Exception | None = None
     async with open_enricher(configuration, config) as enricher:
+        collector = _collector(enricher)
         with contextlib.ExitStack() as stack:  # files are opened when all else is known to be right
             descriptor = stack.enter_context(_opened(files.input, "r")).fileno()
             source = stack.enter_context(contextlib.closing(Source(descriptor)))
@@ -127,6 +136,7 @@ async def _run(configuration: Configuration, config: Path, files: Files, org: st
             rejects = stack.enter_context(_opened(files.rejects, "w")) if files.rejects else None
             summary_file = stack.enter_context(_opened(files.summary, "w")) if files.summary else None
             sink = Sink(output, rejects, render, summary)
+            origin = _origin(files.input, descriptor)
             display = stack.enter_context(contextlib.ExitStack())
 
             def end(signal_name: str) -> None:
@@ -138,7 +148,9 @@ async def _run(configuration: Configuration, config: Path, files: Files, org: st
             try:
                 with ended_by_signals(end):
                     display.enter_context(progress(source, summary, enricher.statistics))
-                    await pump(source, enricher, sink.write, batching=configuration.batch, org=org)
+                    async with collector.open() if collector else contextlib.nullcontext():
+                        write = _collecting(sink, collector, origin)
+                        await pump(source, enricher, write, batching=configuration.batch, org=org)
             except BrokenPipeError:
                 return Failure.exit_code  # nobody reads the output any more, so there is nothing to say
             except (PartnerEnrichError, OSError) as error:
@@ -147,12 +159,42 @@ async def _run(configuration: Configuration, config: Path, files: Files, org: st
             if not source.stopped:
                 summary.stopped_by = None
             told = summary.as_dict(enricher.statistics.as_dict()["partners"])
+            if collector:
+                told["collected"] = collector.collected
             click.echo(json.dumps(told) if as_json else as_text(told), err=True)
             if summary_file:
                 summary_file.write(json.dumps(told, indent=2).encode() + b"\n")
             if failure:
                 raise failure
             return Failure.exit_code if source.stopped and source.size is not None else 0
+
+
+def _collector(enricher: Enricher) -> Collector | None:
+    """Gathers records for the integrations that deliver; None when there are none."""
+    integrations = [each for of_org in enricher.integrations.values() for each in of_org if each.delivery]
+    if not integrations:
+        return None
+    from partnerenrich_server.delivery.collector import Collector  # noqa: PLC0415 - object storage is an extra
+
+    return Collector(integrations)
+
+
+def _collecting(sink: Sink, collector: Collector | None, origin: str | None) -> Callable[[Batch], None]:
+    """Write a batch and, when it is written, gather its records."""
+    if collector is None:
+        return sink.write
+
+    def write(batch: Batch) -> None:
+        sink.write(batch)
+        collector.add(batch.events, origin, batch.lines)
+
+    return write
+
+
+def _origin(path: Path, descriptor: int) -> str | None:
+    """The name of an input under which its lines are known again; None for a stream, which does not come again."""
+    status = os.fstat(descriptor)
+    return f"{path.resolve()}@{status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else None
 
 
 def _opened(path: Path, mode: str) -> FileIO:

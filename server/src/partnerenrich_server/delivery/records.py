@@ -1,0 +1,161 @@
+"""From an event to a record of one destination, through the integration's blueprint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import msgspec
+
+from partnerenrich import recipes
+from partnerenrich.configuration import Integration
+from partnerenrich.identity import consents
+from partnerenrich.transforms import text_of, transform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from partnerenrich.blueprint import Field
+    from partnerenrich.events import Event
+
+PERSON: Final = "identify"
+"""The kind of event that a row of a table is taken for."""
+
+_LENGTHS: Final = {name: recipes.length(name) for name in recipes.HASHES}
+_IDS: Final = frozenset({"user_id", "anonymous_id", "canonical_id"})
+_micros = transform("date_format", "timestamp", "epoch_micros")
+
+
+@attrs.frozen
+class Digest:
+    """
+    What a column holds that is hashed.
+
+    Attributes:
+        length: Characters of each digest.
+        kind: What it was before.
+    """
+
+    length: int
+    kind: recipes.Kind
+
+    @classmethod
+    def of(cls, field: Field) -> Digest | None:
+        """What a field gives; None when it is not hashed."""
+        lengths = (_LENGTHS.get(transform) for transform in reversed(field.transforms))
+        length = next(filter(None, lengths), None)
+        return None if length is None else cls(length, recipes.kind_of(field.source))
+
+
+@attrs.frozen(eq=False)
+class Records:
+    """
+    What the records of one integration are.
+
+    Attributes:
+        columns: Their names, in order.
+        hashed: Column that holds digests to what they are.
+        contacts: Columns of which a record must have at least one: the digests, e-mails and phones.
+        identifying: Columns by which the records of a person are found again.
+        key: Column that tells people apart in a snapshot; None where batches are appended.
+    """
+
+    columns: tuple[str, ...]
+    hashed: Mapping[str, Digest]
+    contacts: tuple[str, ...]
+    identifying: tuple[str, ...]
+    key: str | None
+    _integration: Integration = attrs.field(repr=False)
+
+    @classmethod
+    def of(cls, integration: Integration) -> Records:
+        """
+        The records of an integration.
+
+        Args:
+            integration: With `Integration.delivery`.
+        """
+        delivery = integration.delivery
+        assert delivery is not None
+        blueprint, settings = delivery.blueprint, delivery.settings
+        fields = blueprint.all_fields
+        key = settings.key if settings.collect == "snapshot" else None
+        hashed = {field.name: digest for field in fields if (digest := Digest.of(field))}
+        contacts = {field.name for field in fields if field.name in hashed or recipes.kind_of(field.source) != "other"}
+        ids = {field.name for field in fields if _snake(field.source.rpartition(".")[2]) in _IDS}
+        columns = blueprint.columns
+
+        def in_order(names: set[str]) -> tuple[str, ...]:
+            return tuple(column for column in columns if column in names)
+
+        identifying = contacts | ids | ({key} if key else set())
+        return cls(columns, hashed, in_order(contacts) or columns, in_order(identifying), key, integration)
+
+    def of_event(self, event: Event, decoded: Mapping[str, Any], now: float) -> dict[str, Any] | None:
+        """
+        What collects of an event, if anything does.
+
+        Args:
+            event: Enriched.
+            decoded: The same as plain data.
+            now: Unix time in seconds.
+
+        Returns:
+            Columns to text, and ``_time``; with ``_withdrawn`` for one that takes its person out; with
+            ``_reject`` and no column for one that gives identifiers of which none is usable.
+        """
+        delivery = self._integration.delivery
+        assert delivery is not None
+        granted = consents(event)
+        decisions = [granted.get(purpose) for purpose in self._integration.consent]
+        moment = _moment(decoded.get("timestamp"), now)
+        if not all(decisions):
+            return self._withdrawal(decoded, moment) if False in decisions else None
+        payload = delivery.blueprint.payload(decoded, default_region=delivery.default_region)
+        if payload is None:
+            return None
+        row = dict(_cells(payload))
+        if not any(column in row for column in self.contacts):
+            given = [field.name for field in self._fields() if field.name in self.contacts and field.read(decoded)]
+            return {"_time": moment, "_reject": f"unusable {', '.join(given)}"} if given else None
+        if self.key is not None and self.key not in row:
+            return {"_time": moment, "_reject": f"no {self.key}"}
+        return {**row, "_time": moment}
+
+    def _withdrawal(self, decoded: Mapping[str, Any], moment: float) -> dict[str, Any] | None:
+        assert self._integration.delivery is not None
+        region = self._integration.delivery.default_region
+        row = {
+            field.name: text
+            for field in self._fields()
+            if field.name in self.identifying and (text := text_of(field.change(field.read(decoded), region)))
+        }
+        return {**row, "_time": moment, "_withdrawn": True} if row else None
+
+    def _fields(self) -> tuple[Field, ...]:
+        assert self._integration.delivery is not None
+        return self._integration.delivery.blueprint.fields(PERSON)
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
+
+
+def _moment(timestamp: Any, now: float) -> float:
+    """When an event happened; now, where it does not say so, or says that it has yet to come."""
+    micros = _micros(timestamp, None) if timestamp is not None else None
+    return now if micros is None else min(micros / 1e6, now)
+
+
+def _cells(payload: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Columns to text. What is null or empty has no cell, and what is a list is written as JSON."""
+    for name, value in payload.items():
+        if isinstance(value, dict):
+            yield from _cells(value, f"{prefix}{name}.")
+            continue
+        text = text_of(value) if value is not None else ""
+        if text is None:
+            text = msgspec.json.encode(value).decode()
+        if text:
+            yield f"{prefix}{name}", text

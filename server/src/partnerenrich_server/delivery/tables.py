@@ -1,0 +1,343 @@
+"""Files of records, wherever they lie: CSV, NDJSON and Parquet, as queries that give what a destination is sent."""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import glob
+import gzip
+import io
+import re
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import zstandard
+
+from partnerenrich import ConfigError, recipes
+from partnerenrich.settings import suggestion
+from partnerenrich_server.delivery.hashing import Column, changer, name, text
+from partnerenrich_server.delivery.records import PERSON
+from partnerenrich_server.delivery.storage import Storage
+from partnerenrich_server.failures import Misuse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from partnerenrich.blueprint import Field
+    from partnerenrich.configuration import BatchDelivery
+    from partnerenrich.secret import Secret
+    from partnerenrich_server.delivery.query import Connection
+    from partnerenrich_server.delivery.records import Records
+    from partnerenrich_server.delivery.rejects import Rejects
+
+_KINDS: Final = {".csv": "csv", ".tsv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": "parquet"}
+_COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
+_DELIMITERS: Final = ",;\t|"
+_WILD: Final = re.compile(r"[*?\[]")
+_SAMPLE: Final = 1000
+
+_SPELLINGS: Final = (
+    ("customerid", "userid", "customer", "user", "id", "uid", "clientid", "memberid", "externalid"),
+    ("firstname", "givenname", "forename", "fname"),
+    ("lastname", "surname", "familyname", "lname"),
+)
+"""Names that mean the same, without case and punctuation, best first."""
+_OF_HASHES: Final = re.compile(r"(^|_)(sha_?256|hashed|hash|hex|normali[sz]ed)(?=_|$)")
+
+_UNREADABLE: Final = {
+    "MISSING COLUMNS": "too few cells in a line",
+    "TOO MANY COLUMNS": "too many cells in a line",
+    "INVALID ENCODING": "text that is not UTF-8",
+    "UNQUOTED VALUE": "quotes that do not match",
+    "LINE SIZE OVER MAXIMUM": "a line that is too long",
+}
+
+
+@attrs.frozen
+class Table:
+    """
+    One file of records.
+
+    Attributes:
+        place: Where it lies, as it is told.
+        columns: Its column names.
+        scan: It as SQL: something to select from, all columns being text.
+    """
+
+    place: str
+    columns: tuple[str, ...]
+    scan: str
+
+
+# Finding and opening
+
+
+def find(inputs: Iterable[str], options: Mapping[str, Secret], scratch: Path) -> list[tuple[str, Path]]:
+    """
+    The files that are meant, each with what it is called; those in object storage are copied first.
+
+    Args:
+        inputs: Paths, URLs, both with wildcards.
+        options: For object storage.
+        scratch: Folder for the copies.
+
+    Raises:
+        Misuse: Nothing is there, or the kind of a file cannot be told.
+        StorageError: The object storage fails.
+    """
+    found: dict[str, Path] = {}
+    for written in inputs:
+        here = list(_copied(written, options, scratch) if "://" in written else _local(written))
+        if not here:
+            raise Misuse(f"{written}: no such file")
+        found |= here
+    for place in found:
+        _kind(place)
+    return list(found.items())
+
+
+def opened(connection: Connection, place: str, file: Path) -> Table:
+    """
+    Find out the columns of a file.
+
+    Raises:
+        Misuse: It has none.
+        QueryError: It cannot be read.
+    """
+    kind, compression = _kind(place)
+    path = text(str(file))
+    columns: tuple[str, ...]
+    if kind == "parquet":
+        columns = tuple(row[0] for row in connection.run(f"DESCRIBE SELECT * FROM read_parquet({path})"))
+        chosen = ", ".join(f"CAST({name(column)} AS VARCHAR) AS {name(column)}" for column in columns)
+        return Table(place, columns, f"(SELECT {chosen} FROM read_parquet({path}))")
+    packed = f"compression={text(compression or 'none')}, ignore_errors=true"
+    if kind == "ndjson":
+        lines = f"read_ndjson_objects({path}, {packed})"
+        sample = f"(SELECT json FROM {lines} LIMIT {_SAMPLE}) WHERE json_type(json) = 'OBJECT'"
+        columns = tuple(row[0] for row in connection.run(f"SELECT DISTINCT unnest(json_keys(json)) FROM {sample}"))
+        if {"type", "traits"} <= set(columns):
+            raise Misuse(f"{place}: these are events; partnerenrich run takes them, and feeds the destination")
+        scan = f"read_json({path}, format='newline_delimited', {packed}, columns={{{_types(columns)}}})"
+    else:
+        header = _first_line(file, compression)
+        delimiter = max(_DELIMITERS, key=header.count)
+        columns = tuple(column.strip() for column in next(csv.reader([header], delimiter=delimiter), []))
+        dialect = f"delim={text(delimiter)}, quote='\"', escape='\"', header=true, auto_detect=false"
+        scan = (
+            f"read_csv({path}, {dialect}, {packed}, store_rejects=true, rejects_limit=0, columns={{{_types(columns)}}})"
+        )
+    if not columns or "" in columns or len({column.lower() for column in columns}) != len(columns):
+        raise Misuse(f"{place}: its columns must have names, each another one; the first line of a CSV names them")
+    return Table(place, columns, scan)
+
+
+def _types(columns: Iterable[str]) -> str:
+    return ", ".join(f"{text(column)}: 'VARCHAR'" for column in columns)
+
+
+def _kind(place: str) -> tuple[str, str | None]:
+    path = PurePosixPath(place)
+    compression = _COMPRESSED.get(path.suffix.lower())
+    kind = _KINDS.get((path.with_suffix("") if compression else path).suffix.lower())
+    if kind is None:
+        raise Misuse(f"{place}: must end in {', '.join(_KINDS)}; CSV and NDJSON also in .gz or .zst after that")
+    return kind, compression
+
+
+def _first_line(file: Path, compression: str | None) -> str:
+    with file.open("rb") as raw:
+        stream: io.BufferedIOBase = raw
+        if compression == "gzip":
+            stream = gzip.GzipFile(fileobj=raw)
+        elif compression == "zstd":
+            stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw))
+        try:
+            return stream.readline(1 << 20).decode("utf-8-sig").rstrip("\r\n")
+        except (UnicodeDecodeError, OSError, EOFError, zstandard.ZstdError):
+            return ""
+
+
+def _local(written: str) -> Iterator[tuple[str, Path]]:
+    paths = [written] if Path(written).exists() else sorted(glob.glob(written, recursive=True))  # noqa: PTH207  a pattern from anywhere
+    for path in map(Path, paths):
+        if path.is_file():
+            yield str(path), path
+
+
+def _copied(url: str, options: Mapping[str, Secret], scratch: Path) -> Iterator[tuple[str, Path]]:
+    wild = _WILD.search(url)
+    cut = url.rfind("/", 0, wild.start() if wild else len(url))
+    folder, pattern = url[:cut], url[cut + 1 :]
+    try:
+        storage = Storage.open(folder, options, make=False)
+    except ConfigError:
+        raise Misuse(f"{url}: cannot be opened; it is read with the options of deliver") from None
+    paths = sorted(entry.path for entry in storage.list("")) if wild else [pattern]
+    for path in fnmatch.filter(paths, pattern) if wild else paths:
+        copy = scratch / f"input-{len(list(scratch.iterdir())):05}{''.join(PurePosixPath(path).suffixes)}"
+        storage.download(path, copy)
+        yield f"{folder}/{path}", copy
+
+
+# Columns
+
+
+def matched(table: Table, records: Records, fields: Sequence[Field], chosen: Mapping[str, str]) -> dict[str, str]:
+    """
+    Which column of a file feeds which column of the records.
+
+    Args:
+        table: The file.
+        records: What is wanted.
+        fields: What makes the records.
+        chosen: Column of a file to column of the records; what is not in it is told by its spelling.
+
+    Returns:
+        Column of the records to column of the file.
+
+    Raises:
+        Misuse: Two columns might be meant, none is, or a chosen one is not there.
+    """
+    found: dict[str, str] = {}
+    for source, target in chosen.items():
+        if target not in records.columns:
+            raise Misuse(f"--column {source}={target}: {suggestion(target, list(records.columns))}")
+        if source not in table.columns:
+            raise Misuse(f"{table.place} has no column {source!r}")
+        found[target] = source
+    for field in fields:
+        if field.name in found:
+            continue
+        best = _best(field, [column for column in table.columns if column not in chosen])
+        if len(best) > 1:
+            raise Misuse(
+                f"{table.place}: {' and '.join(best)} may be {field.name}; choose one: --column {best[0]}={field.name}"
+            )
+        if best:
+            found[field.name] = best[0]
+    if not found.keys() & set(records.contacts):
+        wanted = " or ".join(records.contacts)
+        raise Misuse(
+            f"{table.place}: none of its {len(table.columns)} columns is known as {wanted};"
+            f" name it: --column THE_COLUMN={records.contacts[0]}"
+        )
+    if records.key and records.key not in found:
+        raise Misuse(
+            f"{table.place}: no column is known as {records.key}, which tells people apart;"
+            f" name it: --column THE_COLUMN={records.key}"
+        )
+    return found
+
+
+def _best(field: Field, columns: Sequence[str]) -> list[str]:
+    """The columns that are most likely meant."""
+    kind = recipes.kind_of(field.source)
+    wanted = _spelling(field.name)
+    alike = next((names for names in _SPELLINGS if wanted in names), ())
+    exact = [column for column in columns if column == field.name]
+    tries = [exact, *([c for c in columns if _spelling(c) == known] for known in (wanted, _last_step(field), *alike))]
+    if kind != "other":
+        tries.append([column for column in columns if recipes.kind_of(_without_hash(column)) == kind])
+    return next(filter(None, tries), [])
+
+
+def _last_step(field: Field) -> str:
+    return _spelling(field.source.rpartition(".")[2])
+
+
+def _spelling(column: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", _without_hash(column))
+
+
+def _without_hash(column: str) -> str:
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column.strip()).lower()
+    return re.sub(r"[^a-z0-9]+", "_", _OF_HASHES.sub("", re.sub(r"[^a-z0-9]+", "_", snake))).strip("_")
+
+
+# Rows
+
+
+def rows(
+    connection: Connection,
+    tables: Sequence[Table],
+    delivery: BatchDelivery,
+    records: Records,
+    chosen: Mapping[str, str],
+    rejects: Rejects,
+) -> tuple[str, list[dict[str, str]]]:
+    """
+    The records of all tables, as a query; and for each table, which of its columns feeds which column.
+
+    The query has the columns of the records, with `records.key` also ``_line``, the
+    number of the record in its file, and ``_origin``. To run it counts what is set
+    aside in `rejects`.
+
+    Raises:
+        Misuse: See `matched`.
+    """
+    fields = delivery.blueprint.fields(PERSON)
+    for index, field in enumerate(fields):
+        connection.function(
+            f"slow_{index}", changer(field, delivery.default_region, rejects.unusable(field.name)), "VARCHAR"
+        )
+    connection.function("set_aside", rejects.set_aside, "BOOLEAN")
+    constants = {column: str(value) for column, value in (delivery.blueprint.payload({"type": PERSON}) or {}).items()}
+    sources = [matched(table, records, fields, chosen) for table in tables]
+    selects = (_select(table, found, records, fields, constants) for table, found in zip(tables, sources))
+    return " UNION ALL ".join(selects), sources
+
+
+def unreadable(connection: Connection, rejects: Rejects) -> None:
+    """Count the lines of CSV files that the queries so far could not read."""
+    found = connection.run("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'")
+    if found[0][0]:
+        lines = "(SELECT DISTINCT ON (scan_id, file_id, line) error_type FROM reject_errors)"
+        for kind, count in connection.run(f"SELECT error_type::VARCHAR, count(*) FROM {lines} GROUP BY 1"):
+            rejects.add(_UNREADABLE.get(kind, "a line that cannot be read"), count)
+
+
+def _select(
+    table: Table, sources: Mapping[str, str], records: Records, fields: Sequence[Field], constants: Mapping[str, str]
+) -> str:
+    columns = {
+        field.name: Column(field, f"c{index}", f"slow_{index}")
+        for index, field in enumerate(fields)
+        if field.name in sources
+    }
+    used = ", ".join(f"{name(sources[target])} AS {column.source}" for target, column in columns.items())
+    line = ", row_number() OVER () AS _line" if records.key else ""
+    stripped = ", ".join(f"{column.stripped} AS s{column.source}" for column in columns.values())
+    normal = ", ".join(f"{column.normal(f's{column.source}')} AS n{column.source}" for column in columns.values())
+    values = [
+        f"{columns[target].value(f'n{columns[target].source}') if target in columns else _constant(constants, target)}"
+        f" AS {name(target)}"
+        for target in records.columns
+    ]
+    kept = [*map(name, records.columns)] + ([f"{text(table.place)} AS _origin", "_line"] if records.key else [])
+    return (
+        f"SELECT {', '.join(kept)} FROM (SELECT *, {', '.join(values)}"
+        f" FROM (SELECT *, {normal} FROM (SELECT *, {stripped} FROM (SELECT {used}{line} FROM {table.scan}))))"
+        f" WHERE {_is_record(columns, records)}"
+    )
+
+
+def _constant(constants: Mapping[str, str], target: str) -> str:
+    return text(constants[target]) if target in constants else "NULL::VARCHAR"
+
+
+def _is_record(columns: Mapping[str, Column], records: Records) -> str:
+    contacts = [target for target in records.contacts if target in columns]
+    usable = f"coalesce({', '.join(map(name, contacts))}) IS NOT NULL"
+    every = f"coalesce({', '.join(column.source for column in columns.values())})"
+    given = f"coalesce({', '.join(columns[target].source for target in contacts)})"
+    reason = (
+        f"CASE WHEN {every} IS NULL THEN 'nothing in a line' "
+        f"WHEN {given} IS NULL THEN {text('no ' + ' or '.join(contacts))} "
+    )
+    if records.key:
+        reason += f"WHEN {usable} THEN {text('no ' + records.key)} "
+        usable += f" AND {name(records.key)} IS NOT NULL"
+    reason += f"ELSE {text('unusable ' + ', '.join(contacts))} END"
+    return f"CASE WHEN {usable} THEN true ELSE set_aside({reason}) END"
