@@ -132,15 +132,12 @@ class BulkLookup(Lookup):
             lease = memory.lease_key(question.flight)
             self._unclaimed.append(_Asked(question, lease, wait_until, event_id, flight))
             if len(self._unclaimed) == 1:
-                loop.call_soon(self._claim_unclaimed)
+                self._spawn(self._claim_all())
         return flight
 
-    def _claim_unclaimed(self) -> None:
-        asked, self._unclaimed = self._unclaimed, []
-        self._spawn(self._claim_all(asked))
-
-    async def _claim_all(self, asked: Sequence[_Asked]) -> None:
+    async def _claim_all(self) -> None:
         """See to the links that are ours to ask about; wait for those that another process asks about."""
+        asked, self._unclaimed = self._unclaimed, []
         pause = POLL_SECONDS
         while True:
             claims = [(one.lease, self._lease_ms, one.question.key) for one in asked]

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
+async def off() -> None:
+    """Let the event loop send what was started just now, before the next long computation takes its time."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
 async def landed(flights: Collection[asyncio.Future[R]], seconds: float) -> None:
     """Wait until all have come to their end, no longer than so many seconds. `asyncio.wait` costs thousands more."""
     if not flights:

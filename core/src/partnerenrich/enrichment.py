@@ -16,7 +16,7 @@ from partnerenrich.attachment import WRITTEN
 from partnerenrich.batch import Batch, Device, Reading
 from partnerenrich.budget import daily_budget
 from partnerenrich.bulk import new_lookup
-from partnerenrich.calls import landed
+from partnerenrich.calls import landed, off
 from partnerenrich.erasure import Eraser, Watch
 from partnerenrich.errors import ConfigError, PartnerError, Problem
 from partnerenrich.events import Event, EventError, at_path, value_of
@@ -174,9 +174,11 @@ class Enricher:
                 await turn.comes()
                 for reading in readings:
                     batch.plan(reading, records)
+                tasks = batch.tasks
+                if tasks:
+                    await off()
             finally:
                 turn.end()
-            tasks = batch.tasks
             if tasks or batch.has_seen_somebody:
                 await self._store.flush()  # whom a device belongs to now is known before any partner is asked
                 await self._turns.all_over()

@@ -193,6 +193,7 @@ class Store:
         self._makes_up = False
         self._writing = asyncio.Lock()
         self._next_send: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[None] | None = None
         self._reads: list[tuple[Sequence[str], asyncio.Future[Sequence[bytes | None]]]] = []
         self._claims: list[tuple[Claim, asyncio.Future[Claimed]]] = []
         self._grants = False
@@ -277,14 +278,16 @@ class Store:
         A value that Redis refuses or misses is lost to it, not to this process.
         A deletion is made up for.
         """
-        if self._outbox or (self._owed and not self.down) or self._writing.locked():
+        if self._outbox or (self._owed and not self.down):
             if self._next_send is None:
                 self._next_send = self._spawn(self._send)
             await asyncio.shield(self._next_send)  # others' writes too: who waits for it may be cancelled
+        elif self._sending is not None and not self._sending.done():
+            await asyncio.shield(self._sending)
 
     async def _send(self) -> None:
         async with self._writing:  # one at a time: a later write of a key must not overtake an earlier one
-            self._next_send = None
+            self._sending, self._next_send = self._next_send, None
             queued, self._outbox = self._outbox, []
             commands = queued if self.down else [*self._owed, *queued]
             if commands:
