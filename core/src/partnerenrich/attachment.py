@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UNSET
 
 from partnerenrich.events import object_of
 from partnerenrich.memory import NULL
@@ -77,7 +78,7 @@ class Attacher:
         head = event.context_head
         if head is None:
             return
-        if not head.is_ours_to_write:
+        if not (head.vendor_ids is UNSET and head.partner_attrs is UNSET and head.enrichment is UNSET):
             self._merge(event, {VENDOR_IDS: ids, PARTNER_ATTRS: attributes, ENRICHMENT: enrichment})
             return
         members = [b',"vendor_ids":{', ids[1:], b"}"] if ids else []

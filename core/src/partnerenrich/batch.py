@@ -194,6 +194,7 @@ class Batch:
         self._deadline = deadline
         self._spawn = spawn
         self._now = time.time()
+        self._blind = False
         self._held: list[str] = []
         self._changed: list[Device] = []
         self._waiting: list[_Waiting] = []
@@ -201,14 +202,19 @@ class Batch:
         self._remembered: set[str] = set()
         self._followed: set[tuple[asyncio.Future[Reply], str]] = set()
 
-    def plan(self, reading: Reading, records: Records) -> None:
+    def plan(self, readings: Sequence[Reading], records: Records) -> None:
         """
-        Decide what one event needs; attach at once when memory holds it all.
+        Decide what every event needs; attach at once when memory holds it all.
 
         Args:
-            reading: The event. Events of one device must come in their order.
+            readings: The events, those of one device in their order.
             records: One for each key of the batch.
         """
+        self._blind = self._store.down
+        for reading in readings:
+            self._plan(reading, records)
+
+    def _plan(self, reading: Reading, records: Records) -> None:
         suppressed = reading.org.suppressed
         heeds = bool(suppressed)
         if heeds and suppressed.holds_device(reading.known.canonical_id):
@@ -231,7 +237,7 @@ class Batch:
         next_link = reading.first + (0 if reading.device is None else 1 + len(reading.org.running))
         waits = False
         # Without the store nobody knows whether another process has seen somebody else on the device meanwhile.
-        blind = not reading.persons and self._store.down
+        blind = not reading.persons and self._blind
         for index, links in enumerate(reading.links):
             visitor = None
             if reading.device is not None:
@@ -310,7 +316,7 @@ class Batch:
 
     def _hits(self, reading: Reading, records: Records, who: Who) -> list[Answer] | None:
         """The current answer of every partner where memory holds them all and nothing is to be written; else None."""
-        if reading.device is None or reading.device in self._devices or reading.vouched or self._store.down:
+        if reading.device is None or reading.device in self._devices or reading.vouched or self._blind:
             return None
         hits: list[Answer] = []
         position = reading.first + 1

@@ -172,8 +172,7 @@ class Enricher:
                 records = await self._store.read(keys)
                 await suppression.heed(self._store, suppressed, records[-len(suppressed) :])
                 await turn.comes()
-                for reading in readings:
-                    batch.plan(reading, records)
+                batch.plan(readings, records)
                 tasks = batch.tasks
                 if tasks:
                     await off()

@@ -43,11 +43,6 @@ class ContextHead(msgspec.Struct, gc=False):
     def __repr__(self) -> str:
         return "ContextHead(***)"
 
-    @property
-    def is_ours_to_write(self) -> bool:
-        """Whether none of the three members that enrichment writes is there yet."""
-        return self.vendor_ids is UNSET and self.partner_attrs is UNSET and self.enrichment is UNSET
-
 
 class Head(msgspec.Struct, gc=False):
     """What an event says of the visitor outside of its context. Any JSON value; None when it says nothing."""
@@ -169,7 +164,7 @@ class Event:
         Args:
             members: JSON, each member with a comma before it.
         """
-        raw, line = self.head.context, self._line
+        raw, line = (self._head or self._read()).context, self._line
         text = b"" if raw is UNSET else bytes(raw)
         start = _where(text, line)
         if start is not None and text[1] == _QUOTE:  # there are other members

@@ -35,6 +35,8 @@ SLICES: Final = 4
 """In how many parts the time of a round trip is taken; up to four times as many pass where this process is busy."""
 PAUSE_SECONDS: Final = 1.0
 """How long Redis is left alone after it failed."""
+FEW_KEYS: Final = 32
+"""Reads of so few keys share a round trip with others of the same moment."""
 LINGER_SECONDS: Final = 0.01
 """How long a write waits for company when no batch takes it along."""
 LOCAL_SECONDS: Final = 30.0
@@ -230,6 +232,8 @@ class Store:
         """
         if not keys:
             return ()
+        if len(keys) > FEW_KEYS:  # a batch: others would wait for it, and it for them
+            return await self._read(keys)
         values: asyncio.Future[Sequence[bytes | None]] = asyncio.get_running_loop().create_future()
         self._reads.append((keys, values))
         if len(self._reads) == 1:
