@@ -233,7 +233,13 @@ def deliver_batch(config: Any, http: httpx.AsyncClient, batch: Batch, call: Call
     Hand one sealed batch of hashed records to the partner, or ask how it fares.
 
     Called again with the same batch until the receipt is final; `Batch.progress`
-    is what the last call saved. ``async def``.
+    is what the last call saved. A batch that failed is handed over again, with its
+    progress, only when a person asked for it. ``async def``.
+
+    A worker may die in the middle of a call. With ``Delivery(resumes=True)`` the
+    plugin promises to save its progress before each request that must not be made
+    twice, and to find out, when it is called again, what became of that request.
+    Without the promise a batch whose call was cut off is left to a person.
 
     Args:
         config: The settings, an instance of the class given by `partner`.
@@ -245,6 +251,9 @@ def deliver_batch(config: Any, http: httpx.AsyncClient, batch: Batch, call: Call
         How far the batch has come, and how many records were taken.
 
     Raises:
-        partnerenrich.PartnerError: See `partnerenrich.errors`.
+        partnerenrich.PartnerError: See `partnerenrich.errors`. `AuthError`,
+            `RateLimited`, `RequestRefused` and `NotSupported` say that this call
+            has handed nothing over; a plugin that makes several requests and
+            cannot say so resumes.
     """
     raise NotImplementedError

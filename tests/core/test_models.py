@@ -7,9 +7,15 @@ import time
 import attrs
 import pytest
 
-from partnerenrich import TTL, Call, KnownIDs, Limits, Link, Outcome, Resolution, Visitor, models
+from partnerenrich import TTL, Call, KnownIDs, Limits, Link, Outcome, Receipt, Resolution, Visitor, models
 
 VALUE = "pat@example.test"
+
+
+def test_a_receipt_has_a_state_that_there_is():
+    assert Receipt("published").state == "published"
+    with pytest.raises(ValueError, match="state"):
+        Receipt("done")
 
 
 def test_a_resolution_has_an_id_exactly_when_it_is_found():

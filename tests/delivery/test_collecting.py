@@ -96,6 +96,21 @@ def test_a_destination_takes_no_part_in_the_enrichment(run, tmp_path):
     assert "room" not in written.get("context", {}).get("enrichment", {})
 
 
+async def test_who_is_suppressed_is_taken_out(configured, open_stage):
+    """Whatever consent the event grants, and whatever was sealed before."""
+    forgotten = set()
+    collector = Collector([configured({})], lambda event: event.head.userId in forgotten)
+    collector.add([event("pat"), event("kim")])
+    collector.flush()
+    assert await sealed_ids(open_stage()) == ["kim", "pat"]
+
+    forgotten.add("pat")
+    collector.add([event("pat")])
+    collector.flush()
+
+    assert await sealed_ids(open_stage()) == ["kim"]
+
+
 async def test_records_are_written_when_they_are_many(configured, open_stage, monkeypatch):
     """So memory is bounded."""
     monkeypatch.setattr(collectors, "BYTES", 2000)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
     from partnerenrich.configuration import Configuration, Integration
+    from partnerenrich.lookup import Lookup
     from partnerenrich.plugins import Plugins
 
 BUDGET_MS = 250.0
@@ -81,6 +82,7 @@ class Enricher:
             raise ConfigError([Problem("store", "is no URL of a Redis, such as redis://127.0.0.1:6379")]) from None
         self._watch = Watch(self._store, self._under_way)
         self._org_from = tuple(configuration.org_from.split(".")) if configuration.org_from else ()
+        self._others: list[tuple[Integration, Lookup]] = []  # they only take batches
         self._orgs = {
             slug: self._org(slug, integrations, configuration, key) for slug, integrations in self.integrations.items()
         }
@@ -224,9 +226,17 @@ class Enricher:
         ]
         return cast("list[AnyEvent]", enriched)
 
+    def is_suppressed(self, event: Event) -> bool:
+        """Whether the person or the device of an event is on the suppression list, as far as it was read."""
+        org = self._orgs[event.org]
+        known = org.reader.known_ids(event)
+        persons = org.reader.persons(known)
+        return org.suppressed.holds(persons.values()) or org.suppressed.holds_device(known.canonical_id)
+
     async def check(self) -> list[CheckResult]:
         """Ask every partner whether the settings of its integration work."""
-        return await asyncio.gather(*(self._check(running) for org in self._orgs.values() for running in org.running))
+        running = ((each.integration, each.lookup) for org in self._orgs.values() for each in org.running)
+        return await asyncio.gather(*(self._check(*each) for each in (*running, *self._others)))
 
     async def explain(self, event: Event) -> dict[str, Any]:
         """
@@ -304,26 +314,31 @@ class Enricher:
         eraser = Eraser.of(slug, settings, fingerprint, self._store)
         self._watch.add(suppressed, eraser)
         several_orgs = len(self.integrations) > 1
+        running = []
+        for integration in integrations:
+            lookup = new_lookup(integration, self._store, daily_budget(integration, self._store), eraser)
+            if integration.partner.enriches:
+                running.append(self._run(integration, lookup, several_orgs=several_orgs))
+            else:
+                self._others.append((integration, lookup))
         return RunningOrg(
             slug,
             Reader.of(fingerprint, settings.default_region, linking_keys, settings.hub.identity_secret),
-            [self._run(integration, eraser, several_orgs=several_orgs) for integration in integrations],
+            running,
             suppressed,
             eraser,
             trusts_events=settings.hub.browser_identity == "trusted",
         )
 
-    def _run(self, integration: Integration, eraser: Eraser, *, several_orgs: bool) -> RunningIntegration:
-        lookup = new_lookup(integration, self._store, daily_budget(integration, self._store), eraser)
+    def _run(self, integration: Integration, lookup: Lookup, *, several_orgs: bool) -> RunningIntegration:
         numbers = PartnerStatistics(lookup.governor.statistics)
         label = f"{integration.org}/{integration.name}" if several_orgs else integration.name
         self.statistics.partners[label] = numbers
         return RunningIntegration(integration, lookup, numbers)
 
-    async def _check(self, running: RunningIntegration) -> CheckResult:
-        integration = running.integration
+    async def _check(self, integration: Integration, lookup: Lookup) -> CheckResult:
         try:
-            await running.lookup.check()
+            await lookup.check()
         except PartnerError as error:
             return CheckResult(integration.org, integration.name, ok=False, message=str(error))
         return CheckResult(integration.org, integration.name, ok=True, message="works")
@@ -342,7 +357,8 @@ class Enricher:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(running.lookup.close() for org in self._orgs.values() for running in org.running))
+        running = (running.lookup for org in self._orgs.values() for running in org.running)
+        await asyncio.gather(*(lookup.close() for lookup in (*running, *(lookup for _, lookup in self._others))))
         await self._watch.close()
         await self._store.close()
 

@@ -36,6 +36,8 @@ from partnerenrich_server.delivery.step import Destination
 
 LIBC = ctypes.CDLL(None)
 PR_SET_PDEATHSIG = 1
+LEASE = "8"
+"""Seconds; longer than a busy machine lets a living worker wait."""
 HOW_TO_INSTALL = "no PostgreSQL on this machine: apt-get install -y postgresql"
 
 
@@ -530,7 +532,7 @@ class Place:
     def start(self, *arguments, **options):
         """A process that ships; its output is kept."""
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        process = subprocess.Popen(self._command("ship", "--lease", "2", *arguments), **{**pipes, **options})
+        process = subprocess.Popen(self._command("ship", "--lease", LEASE, *arguments), **{**pipes, **options})
         self.processes.append(process)
         return process
 
@@ -562,7 +564,7 @@ class Place:
         return asyncio.run(look())
 
     def _open_ledger(self):
-        return Ledger.open(load_file(self.config).ledger, lease_seconds=2)
+        return Ledger.open(load_file(self.config).ledger, lease_seconds=float(LEASE))
 
     def _command(self, *words):
         command = [sys.executable, "-c", "from partnerenrich_server.cli import main; main()", *words]

@@ -50,11 +50,11 @@ def test_a_killed_delivery_is_published_once(tmp_path, config, sandbox):
     people.write_text("customer_id,email\n" + "\n".join(lines) + "\n")
     run("deliver", "--config", str(config), "--integration", "infosum", str(people))
 
-    with subprocess.Popen(command("ship", "--config", str(config), "--lease", "2"), stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command("ship", "--config", str(config), "--lease", "8"), stdout=subprocess.PIPE) as process:
         told = [process.stdout.readline() for _ in range(3)]
         process.kill()
 
-    report = json.loads(run("ship", "--config", str(config), "--lease", "2", "--once", "--json"))
+    report = json.loads(run("ship", "--config", str(config), "--lease", "8", "--once", "--json"))
 
     (delivery,) = report["settled"]
     assert (delivery["state"], delivery["rows"], delivery["receipt"]["accepted"]) == ("published", PEOPLE, PEOPLE)

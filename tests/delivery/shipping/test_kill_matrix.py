@@ -124,7 +124,7 @@ def killed_in_request(moment, new_place, *, careful):
     method, name, when, lose = REQUESTS[moment]
     held = place.partner.hold(method, name, when, lose=lose)
     process = place.start()
-    assert held.reached.wait(120)
+    assert held.reached.wait(120), place.entries()
     process.kill()
     process.wait()
     held.goes_on.set()
@@ -323,7 +323,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(("body", "careful"), zip(FAILURES.values(), [True, True, False]), ids=FAILURES)
+@pytest.mark.parametrize(("body", "careful"), list(zip(FAILURES.values(), [True, True, False])), ids=list(FAILURES))
 def test_nothing_of_a_person_and_no_secret_comes_out(new_place, body, careful):
     """Neither in the ledger nor in what is printed."""
     place = new_place(body=body, careful=careful)

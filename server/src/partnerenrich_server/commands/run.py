@@ -176,7 +176,7 @@ def _collector(enricher: Enricher) -> Collector | None:
         return None
     from partnerenrich_server.delivery.collector import Collector  # noqa: PLC0415 - object storage is an extra
 
-    return Collector(integrations)
+    return Collector(integrations, enricher.is_suppressed)
 
 
 def _collecting(sink: Sink, collector: Collector | None, origin: str | None) -> Callable[[Batch], None]:

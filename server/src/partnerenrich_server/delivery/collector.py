@@ -18,7 +18,7 @@ from partnerenrich_server.delivery.records import Records
 from partnerenrich_server.delivery.storage import Storage, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 
     from partnerenrich.configuration import Integration
     from partnerenrich.events import Event
@@ -39,13 +39,17 @@ class Collector:
 
     Args:
         integrations: Those that deliver.
+        is_suppressed: Whether the person of an event is not to be delivered any more.
 
     Attributes:
         lost: Records that found no place while the storage failed.
     """
 
-    def __init__(self, integrations: Iterable[Integration]) -> None:
+    def __init__(
+        self, integrations: Iterable[Integration], is_suppressed: Callable[[Event], bool] = lambda _: False
+    ) -> None:
         self.lost = 0
+        self._is_suppressed = is_suppressed
         self._boxes: dict[str, list[_Box]] = {}
         for integration in integrations:
             self._boxes.setdefault(integration.org, []).append(_Box(integration))
@@ -128,9 +132,9 @@ class Collector:
         boxes = self._boxes.get(event.org)
         if not boxes:
             return
-        decoded = msgspec.json.decode(event.encode())
+        decoded, suppressed = msgspec.json.decode(event.encode()), self._is_suppressed(event)
         for box in boxes:
-            row = box.records.of_event(event, decoded, now)
+            row = box.records.of_event(event, decoded, now, suppressed=suppressed)
             if row is None:
                 continue
             if box.size >= MOST_BYTES:

@@ -92,7 +92,9 @@ class Records:
         identifying = contacts | ids | ({key} if key else set())
         return cls(columns, hashed, in_order(contacts) or columns, in_order(identifying), key, integration)
 
-    def of_event(self, event: Event, decoded: Mapping[str, Any], now: float) -> dict[str, Any] | None:
+    def of_event(
+        self, event: Event, decoded: Mapping[str, Any], now: float, *, suppressed: bool = False
+    ) -> dict[str, Any] | None:
         """
         What collects of an event, if anything does.
 
@@ -100,6 +102,7 @@ class Records:
             event: Enriched.
             decoded: The same as plain data.
             now: Unix time in seconds.
+            suppressed: Whether its person is to be forgotten, which counts as a withdrawal made now.
 
         Returns:
             Columns to text, and ``_time``; with ``_withdrawn`` for one that takes its person out; with
@@ -107,6 +110,8 @@ class Records:
         """
         delivery = self._integration.delivery
         assert delivery is not None
+        if suppressed:
+            return self._withdrawal(decoded, now)
         granted = consents(event)
         decisions = [granted.get(purpose) for purpose in self._integration.consent]
         moment = _moment(decoded.get("timestamp"), now)

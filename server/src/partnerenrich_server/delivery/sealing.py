@@ -212,7 +212,8 @@ class Sealing:
             f"ROW_GROUPS_PER_FILE {groups}, ROW_GROUP_SIZE_BYTES '{max(64, settings.part_bytes // groups // 1000)}KB'"
         )
         compression = "uncompressed" if settings.compression == "none" else settings.compression
-        return f"FORMAT parquet, COMPRESSION {compression}, ROW_GROUP_SIZE {group}, {size}, {many}"
+        plain = "WRITE_BLOOM_FILTER false"  # nobody looks up a single digest
+        return f"FORMAT parquet, COMPRESSION {compression}, ROW_GROUP_SIZE {group}, {size}, {plain}, {many}"
 
     def _count(self, file: Path) -> int:
         scan = f"read_parquet({text(str(file))})"

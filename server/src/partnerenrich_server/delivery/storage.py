@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import re
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -68,6 +69,7 @@ class Storage:
 
     url: str
     _store: Any = attrs.field(repr=False)
+    _folder: Path | None = None
 
     @classmethod
     def open(cls, place: str, options: Mapping[str, Secret], *, make: bool = True) -> Storage:
@@ -87,7 +89,7 @@ class Storage:
         try:
             if folder is not None:
                 path = Path(folder).expanduser().absolute()
-                return cls(path.as_uri(), store.LocalStore(path, mkdir=make))
+                return cls(path.as_uri(), store.LocalStore(path, mkdir=make), path)
             plain: Any = {name: option.reveal() for name, option in options.items()}
             client: Any = {"allow_http": plain.get("endpoint", "").startswith("http://")}
             opened = store.from_url(place, config=plain, client_options=client, retry_config=_RETRY)
@@ -121,9 +123,15 @@ class Storage:
             return True
 
     def upload(self, path: str, file: Path) -> None:
-        """Write a file as one object."""
+        """Move a file here, as one object."""
         with _refusals():
-            obstore.put(self._store, path, file)
+            if self._folder:
+                place = self._folder / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(file, place)
+            else:
+                obstore.put(self._store, path, file)
+                file.unlink()
 
     def download(self, path: str, file: Path) -> None:
         """Read one object into a file."""

@@ -91,7 +91,8 @@ async def open_hub(
             stack.push_async_callback(personalizer.close)
         copies = BrowserCopies(store.url, command_seconds=budget / 4)
         stack.push_async_callback(copies.close)
-        inbox = Inbox(_process(enricher, output), configuration.batch, configuration.hub.limits.queue)
+        collect = await _collecting(stack, enricher)
+        inbox = Inbox(_process(enricher, collect, output), configuration.batch, configuration.hub.limits.queue)
         await stack.enter_async_context(inbox.open(drain_seconds=DRAIN_SECONDS))
         metrics = Metrics()
         store_failures = {
@@ -104,14 +105,28 @@ async def open_hub(
         yield _application(sites, api, pages)
 
 
-def _process(enricher: Enricher, output: Output | None) -> Process:
+async def _collecting(stack: contextlib.AsyncExitStack, enricher: Enricher) -> Process | None:
+    """What gathers records for destinations of batches, until the inbox has drained; None where there are none."""
+    delivering = [each for integrations in enricher.integrations.values() for each in integrations if each.delivery]
+    if not delivering:
+        return None
+    from partnerenrich_server.delivery.collector import Collector  # noqa: PLC0415  object storage is an extra
+
+    collector = await stack.enter_async_context(Collector(delivering, enricher.is_suppressed).open())
+    return collector.collect
+
+
+def _process(enricher: Enricher, collect: Process | None, output: Output | None) -> Process:
     """What becomes of accepted events."""
-    if output is None:
+    if collect is None and output is None:
         return enricher.process
 
     async def process(events: Sequence[Event]) -> None:
         await enricher.process(events)
-        await output([_unsigned(event) for event in events])
+        if collect is not None:
+            await collect(events)
+        if output is not None:
+            await output([_unsigned(event) for event in events])
 
     return process
 
