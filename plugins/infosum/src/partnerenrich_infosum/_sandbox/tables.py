@@ -15,7 +15,6 @@ from partnerenrich import recipes
 Row = Sequence[str | None]
 
 _is_digest = re.compile("[0-9A-Fa-f]{64}").fullmatch
-csv.field_size_limit(1 << 20)
 
 
 class Unreadable(Exception):
