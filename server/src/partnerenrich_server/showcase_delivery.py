@@ -13,6 +13,7 @@ from rich.text import Text
 
 from partnerenrich.configuration import bind, load_mapping
 from partnerenrich.events import Event
+from partnerenrich_server.failures import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +43,8 @@ async def show_deliveries(
         from partnerenrich_server.delivery.ledger import Ledger  # noqa: PLC0415
         from partnerenrich_server.delivery.pace import Pace  # noqa: PLC0415
         from partnerenrich_server.delivery.shipping import Shipper, open_destinations  # noqa: PLC0415
-    except ModuleNotFoundError:
-        console.print("\nDeliveries are not shown: they need pip install 'partnerenrich-server[deliver]'.")
+    except Failure as missing:
+        console.print(f"\nNothing is delivered: {missing.message}", markup=False)
         return
     with tempfile.TemporaryDirectory(prefix="partnerenrich-demo-") as scratch:
         raw: dict[str, Any] = {"org": ORG, "ledger": f"sqlite:///{scratch}/ledger.db"}
