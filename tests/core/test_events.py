@@ -207,3 +207,9 @@ def test_a_path_ends_where_a_step_is_missing_or_no_object():
     assert at_path(fields, ("a", "x", "c")) is None
     assert at_path(fields, ("d", "0")) is None
     assert at_path(fields, ("missing",)) is None
+
+
+def test_an_event_that_grew_beyond_the_longest_can_still_be_read():
+    event = Event.parse(b'{"a":"' + b"x" * (MAX_BYTES - 8) + b'"}', "acme")
+    Attacher(["toy"]).attach(event, [Reply(Outcome.ABSENT)], 0.0)
+    assert value_of(event.context["enrichment"]) == {"toy": {"outcome": "absent"}}

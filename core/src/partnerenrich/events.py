@@ -102,14 +102,15 @@ class Event:
         Raises:
             EventError: It is too long, no UTF-8, no JSON or no object.
         """
-        event = cls(line.strip(), org)
+        line = line.strip()
+        if len(line) > MAX_BYTES or not line.isascii():
+            _check_text(line)
+        event = cls(line, org)
         event._read()
         return event
 
     def _read(self) -> Head:
         line = self._line
-        if len(line) > MAX_BYTES or not line.isascii():
-            _check_text(line)
         try:
             self._head = head = _read_head(line)
         except (msgspec.DecodeError, RecursionError):
