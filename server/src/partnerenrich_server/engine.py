@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from partnerenrich.configuration import Configuration
+    from partnerenrich_server.delivery.collector import Collector
 
 
 def relax_garbage_collector() -> None:
@@ -129,3 +130,13 @@ async def enricher_over(
 def _anchored(url: str, folder: Path) -> str:
     path = url.removeprefix(SCHEME)
     return url if path in {url, ""} else f"{SCHEME}{folder / Path(path).expanduser()}"
+
+
+def collector_of(enricher: Enricher) -> Collector | None:
+    """What gathers records for the integrations that deliver; None when there are none."""
+    integrations = [each for of_org in enricher.integrations.values() for each in of_org if each.delivery]
+    if not integrations:
+        return None
+    from partnerenrich_server.delivery.collector import Collector  # noqa: PLC0415 - object storage is an extra
+
+    return Collector(integrations, enricher.is_suppressed)

@@ -19,7 +19,7 @@ from partnerenrich import PartnerEnrichError
 from partnerenrich.blueprint import Blueprint
 from partnerenrich.events import Event
 from partnerenrich_server import options
-from partnerenrich_server.engine import open_enricher, read_configuration
+from partnerenrich_server.engine import collector_of, open_enricher, read_configuration
 from partnerenrich_server.failures import Failure, Misuse
 from partnerenrich_server.pipeline import pump
 from partnerenrich_server.progress import progress
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from partnerenrich.configuration import Configuration
-    from partnerenrich.enrichment import Enricher
     from partnerenrich_server.delivery.collector import Collector
     from partnerenrich_server.pipeline import Batch
 
@@ -128,7 +127,7 @@ async def _run(configuration: Configuration, config: Path, files: Files, org: st
     summary = Summary()
     failure: Exception | None = None
     async with open_enricher(configuration, config) as enricher:
-        collector = _collector(enricher)
+        collector = collector_of(enricher)
         with contextlib.ExitStack() as stack:  # files are opened when all else is known to be right
             descriptor = stack.enter_context(_opened(files.input, "r")).fileno()
             source = stack.enter_context(contextlib.closing(Source(descriptor)))
@@ -167,16 +166,6 @@ async def _run(configuration: Configuration, config: Path, files: Files, org: st
             if failure:
                 raise failure
             return Failure.exit_code if source.stopped and source.size is not None else 0
-
-
-def _collector(enricher: Enricher) -> Collector | None:
-    """Gathers records for the integrations that deliver; None when there are none."""
-    integrations = [each for of_org in enricher.integrations.values() for each in of_org if each.delivery]
-    if not integrations:
-        return None
-    from partnerenrich_server.delivery.collector import Collector  # noqa: PLC0415 - object storage is an extra
-
-    return Collector(integrations, enricher.is_suppressed)
 
 
 def _collecting(sink: Sink, collector: Collector | None, origin: str | None) -> Callable[[Batch], None]:

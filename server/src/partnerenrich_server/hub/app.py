@@ -18,7 +18,7 @@ from partnerenrich.events import Event
 from partnerenrich.identity import Fingerprints
 from partnerenrich.personalization import Personalizer
 from partnerenrich.store import Store
-from partnerenrich_server.engine import enricher_over
+from partnerenrich_server.engine import collector_of, enricher_over
 from partnerenrich_server.hub.api import LONGEST_WAIT_MS, Api
 from partnerenrich_server.hub.copies import BrowserCopies
 from partnerenrich_server.hub.edge import Edge
@@ -107,13 +107,8 @@ async def open_hub(
 
 async def _collecting(stack: contextlib.AsyncExitStack, enricher: Enricher) -> Process | None:
     """What gathers records for destinations of batches, until the inbox has drained; None where there are none."""
-    delivering = [each for integrations in enricher.integrations.values() for each in integrations if each.delivery]
-    if not delivering:
-        return None
-    from partnerenrich_server.delivery.collector import Collector  # noqa: PLC0415  object storage is an extra
-
-    collector = await stack.enter_async_context(Collector(delivering, enricher.is_suppressed).open())
-    return collector.collect
+    collector = collector_of(enricher)
+    return None if collector is None else (await stack.enter_async_context(collector.open())).collect
 
 
 def _process(enricher: Enricher, collect: Process | None, output: Output | None) -> Process:
