@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from partnerenrich import Resolution, memory
 from partnerenrich.attachment import Attacher
@@ -76,3 +78,27 @@ def test_the_id_before_is_told_while_it_is_valid():
 def test_no_other_value_of_the_visitor_is_in_the_enrichment():
     full = answer(Resolution("id-canary"), {"a": "attribute-canary"})
     assert "canary" not in json.dumps(context(Reply(Outcome.FRESH, full, 0.1))["enrichment"])
+
+
+@pytest.mark.parametrize("event", [b'{"a":1}', b'{"context":{}}', b'{"context":{"enrichment":{"toy":1}}}'])
+def test_where_no_partner_enriches_an_event_stays_as_it_is(event):
+    for attach in (Attacher(()).attach, Attacher(()).attach_hits):
+        parsed = Event.parse(event, "acme")
+        attach(parsed, [], NOW)
+        assert parsed.encode() == event
+
+
+@given(
+    has=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=3),
+    given_context=st.sampled_from(["", '"context":{},', '"context":{"vendor_ids":{"toy":"x","z":1}},', '"context":3,']),
+)
+def test_hits_are_attached_as_any_other_reply(has, given_context):
+    answers = [
+        answer(Resolution(f"p-{number}", previous_id="p-0" if previous else None), {"a": 1} if attributes else None)
+        for number, (attributes, previous) in enumerate(has)
+    ]
+    attacher = Attacher(("toy", "other", "third")[: len(has)])
+    one, other = (Event.parse(b'{%b"b":2}' % given_context.encode(), "acme") for _ in range(2))
+    attacher.attach(one, [Reply(Outcome.HIT, each) for each in answers], NOW + 2)
+    attacher.attach_hits(other, answers, NOW + 2)
+    assert json.loads(other.encode()) == json.loads(one.encode())

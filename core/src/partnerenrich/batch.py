@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -195,6 +196,8 @@ class Batch:
         self._spawn = spawn
         self._now = time.time()
         self._blind = False
+        self._heeds = False
+        self._hit: Counter[RunningOrg] = Counter()
         self._held: list[str] = []
         self._changed: list[Device] = []
         self._waiting: list[_Waiting] = []
@@ -211,24 +214,25 @@ class Batch:
             records: One for each key of the batch.
         """
         self._blind = self._store.down
+        self._heeds = any(org.suppressed for org in {reading.org for reading in readings})
         for reading in readings:
             self._plan(reading, records)
+        for org, events in self._hit.items():
+            for running in org.running:
+                running.numbers.outcomes[Outcome.HIT] += events
 
     def _plan(self, reading: Reading, records: Records) -> None:
-        suppressed = reading.org.suppressed
-        heeds = bool(suppressed)
-        if heeds and suppressed.holds_device(reading.known.canonical_id):
+        if self._heeds and reading.org.suppressed.holds_device(reading.known.canonical_id):
             who = memory.NOBODY if reading.device is None else memory.read_who(records[reading.first])
             self._refuse(reading, records, who)
             return
         who = self._see(reading, records)
-        if heeds and _is_suppressed(reading, who):
+        if self._heeds and _is_suppressed(reading, who):
             self._refuse(reading, records, who)
             return
         hits = self._hits(reading, records, who)
         if hits is not None:
-            for running in reading.org.running:
-                running.numbers.outcomes[Outcome.HIT] += 1
+            self._hit[reading.org] += 1
             reading.org.attacher.attach_hits(reading.event, hits, self._now)
             return
         device = None if reading.device is None else self._devices.get(reading.device)
@@ -318,6 +322,7 @@ class Batch:
         """The current answer of every partner where memory holds them all and nothing is to be written; else None."""
         if reading.device is None or reading.device in self._devices or reading.vouched or self._blind:
             return None
+        now = self._now
         hits: list[Answer] = []
         position = reading.first + 1
         next_link = position + len(reading.links)
@@ -330,11 +335,11 @@ class Batch:
                 return None
             answer = visitor
             if links and reading.persons:
-                about = self._about(reading, len(hits), links[0][0], records[next_link], who)
+                about = _about(links[0][0], records[next_link], integration.version, who)
                 if about is None or _is_newer(about, visitor):
                     return None
                 answer = about
-            if answer.state != "found" or answer.step or self._now >= min(answer.refresh_at, answer.fresh_until):
+            if answer.state != "found" or answer.step or now >= answer.refresh_at or now >= answer.fresh_until:
                 return None
             hits.append(answer)
             position += 1
@@ -453,9 +458,8 @@ class Batch:
     ) -> Reply | Pending:
         """The answer about the first link that the partner knows, else what the person was told before."""
         links = reading.links[index]
-        answers = [
-            self._about(reading, index, linking_key, record, who) for (linking_key, _), record in zip(links, records)
-        ]
+        version = reading.org.running[index].integration.version
+        answers = [_about(linking_key, record, version, who) for (linking_key, _), record in zip(links, records)]
         if answers and memory.judge(answers[0], self._now) is Verdict.HIT:
             assert answers[0] is not None
             return reply_from_memory(answers[0], Verdict.HIT)
@@ -488,14 +492,6 @@ class Batch:
         """What the device's visitor record says of this very person."""
         answer = memory.read_answer(record, reading.org.running[index].integration.version)
         return answer if answer is not None and answer.stamp == who.stamp else None
-
-    @staticmethod
-    def _about(reading: Reading, index: int, linking_key: LinkingKey, record: bytes | None, who: Who) -> Answer | None:
-        """What is remembered of a link. What a partner said of a device id was said of one person on that device."""
-        answer = memory.read_answer(record, reading.org.running[index].integration.version)
-        if answer is not None and linking_key.source in DEVICE_SOURCES and answer.stamp != who.stamp:
-            return None
-        return answer
 
     def _ask(
         self, reading: Reading, index: int, who: Who, links: LinkKeys, answers: Sequence[Answer | None]
@@ -624,6 +620,14 @@ _WITHDRAWN = Reply(Outcome.DENIED)
 """Consent is refused: what is remembered of the visitor goes."""
 _DUE = frozenset({Verdict.REFRESH, Verdict.EXPIRED, Verdict.LAPSED})
 _REFUSALS = frozenset({Outcome.OPTED_OUT, Outcome.ABSENT})
+
+
+def _about(linking_key: LinkingKey, record: bytes | None, version: str, who: Who) -> Answer | None:
+    """What is remembered of a link. What a partner said of a device id was said of one person on that device."""
+    answer = memory.read_answer(record, version)
+    if answer is not None and linking_key.source in DEVICE_SOURCES and answer.stamp != who.stamp:
+        return None
+    return answer
 
 
 def _is_suppressed(reading: Reading, who: Who) -> bool:

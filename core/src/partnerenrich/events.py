@@ -74,7 +74,7 @@ _read_value = msgspec.json.Decoder().decode
 _write = msgspec.json.Encoder().encode
 
 
-class Event:
+class Event(msgspec.Struct, eq=False, gc=False):
     """
     One event.
 
@@ -85,14 +85,14 @@ class Event:
         org: Slug of the organisation that it belongs to.
     """
 
-    __slots__ = ("_context_head", "_fields", "_head", "_line", "org")
+    _line: bytes
+    org: str
+    _fields: Fields | None = None
+    _head: Head | None = None
+    _context_head: ContextHead | None = None
 
-    def __init__(self, line: bytes, org: str) -> None:
-        self.org = org
-        self._line = line
-        self._fields: Fields | None = None
-        self._head: Head | None = None
-        self._context_head: ContextHead | None = None
+    def __repr__(self) -> str:
+        return f"Event({self.org!r})"
 
     @classmethod
     def parse(cls, line: bytes, org: str) -> Event:
@@ -170,7 +170,7 @@ class Event:
         start = _where(text, line)
         if start is not None and text[1] == _QUOTE:  # there are other members
             end = start + len(text) - 1
-            self._changed(b"%b%b%b" % (line[:end], members, line[end:]))
+            self._changed(line[:end] + members + line[end:])
         else:
             others = text[1:-1].strip()
             self.replace_context(b"{%b%b}" % (others, members if others else members[1:]))
@@ -242,7 +242,7 @@ def _where(context: bytes, line: bytes) -> int | None:
     """Where the context stands in an event; None when something else in it looks like the context."""
     beginning = context[:_RECOGNISABLE]
     start = line.find(beginning)
-    return start if context and line.find(beginning, start + 1) < 0 else None
+    return start if context and start == line.rfind(beginning) else None
 
 
 def _check_text(line: bytes) -> None:
