@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import attrs
 import pytest
 
 from partnerenrich import TTL, Call, KnownIDs, Limits, Link, Outcome, Receipt, Resolution, Visitor, models
@@ -54,8 +53,8 @@ def test_values_of_a_visitor_are_in_no_repr(noun):
 
 def test_nouns_are_frozen():
     for noun in (Link("email", "email", VALUE), Resolution("p"), TTL(), Limits(), Visitor()):
-        name = attrs.fields(type(noun))[0].name
-        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        name = next(name for name in dir(noun) if not name.startswith("_") and not callable(getattr(noun, name)))
+        with pytest.raises(AttributeError):
             setattr(noun, name, None)
 
 

@@ -163,7 +163,7 @@ async def test_all_that_a_store_is_asked_for(server):
         )
         store.release("{b1}:l0")
         await store.flush()
-        assert await store.lease(("{b1}:l0", 1000, keys[0])) == (True, None)
+        assert await store.lease(("{b1}:l0", 1000, "{b1}:missing")) == (True, None)
         assert [await store.count("{b1}:c", 60) for _ in range(3)] == [1, 2, 3]
         assert (store.failures, store.down) == (0, False)
     finally:

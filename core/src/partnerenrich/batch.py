@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -111,20 +111,19 @@ def _links(
     return usable
 
 
-@attrs.define(eq=False)
-class Pending:
+class Pending(msgspec.Struct, eq=False, gc=False):
     """
-    A reply that is not there yet.
+    A reply that is not there yet. A struct, since one is made for every miss.
 
     Attributes:
         task: The lookup.
-        asked: Sources of the links that it asks about.
+        asked: The links that it asks about.
         stale: What may serve while the lookup is late.
         fallback: What the same person was told before, for when the lookup finds nothing.
     """
 
     task: asyncio.Future[Reply]
-    asked: frozenset[str] = frozenset()
+    asked: LinkKeys = []
     stale: Answer | None = None
     fallback: Reply | Pending | None = None
 
@@ -138,12 +137,15 @@ class Pending:
         elif self.stale is not None and now < self.stale.usable_until:
             return Reply(Outcome.STALE, self.stale)
         earlier = self.fallback.settle(now) if isinstance(self.fallback, Pending) else self.fallback
-        return earlier if earlier is not None and _holds(earlier, reply, self.asked, now) else reply
+        if earlier is None:
+            return reply
+        sources = {linking_key.source for linking_key, _ in self.asked}
+        return earlier if _holds(earlier, reply, sources, now) else reply
 
     def without(self, task: asyncio.Future[Reply]) -> Reply | Pending | None:
         """What was told before, less what waits for the same lookup: a chain grows by new lookups only."""
         rest = self.fallback.without(task) if isinstance(self.fallback, Pending) else self.fallback
-        return rest if self.task is task else attrs.evolve(self, fallback=rest)
+        return rest if self.task is task else structs.replace(self, fallback=rest)
 
 
 @attrs.define(eq=False)
@@ -164,8 +166,7 @@ class Device:
     users: int = 0
 
 
-@attrs.frozen(eq=False)
-class _Waiting:
+class _Waiting(msgspec.Struct, frozen=True, eq=False, gc=False):
     reading: Reading
     replies: list[Reply | Pending]
     who: Who
@@ -214,7 +215,7 @@ class Batch:
             records: One for each key of the batch.
         """
         self._blind = self._store.down
-        self._heeds = any(org.suppressed for org in {reading.org for reading in readings})
+        self._heeds = _anybody_suppressed(reading.org for reading in readings)
         for reading in readings:
             self._plan(reading, records)
         for org, events in self._hit.items():
@@ -279,8 +280,9 @@ class Batch:
     def settle(self) -> None:
         """Attach what became of the lookups, and see to those that are late."""
         self._now = time.time()
+        self._heeds = _anybody_suppressed(waiting.reading.org for waiting in self._waiting)
         for waiting in self._waiting:
-            if _is_suppressed(waiting.reading, waiting.who):
+            if self._heeds and _is_suppressed(waiting.reading, waiting.who):
                 self._finish(waiting.reading, [_SUPPRESSED] * len(waiting.replies), waiting.who, waiting.visitors)
                 continue
             settled = [reply.settle(self._now) if isinstance(reply, Pending) else reply for reply in waiting.replies]
@@ -478,9 +480,8 @@ class Batch:
                 if task is None:
                     break
                 if verdict is not Verdict.REFRESH:
-                    asked = frozenset(linking_key.source for linking_key, _ in links[position:])
                     fallback = told.without(task) if isinstance(told, Pending) else told
-                    return Pending(task, asked, answer if verdict is Verdict.EXPIRED else None, fallback)
+                    return Pending(task, links[position:], answer if verdict is Verdict.EXPIRED else None, fallback)
                 self._follow(reading, index, task, who)
             assert answer is not None
             return reply_from_memory(answer, verdict)
@@ -628,6 +629,10 @@ def _about(linking_key: LinkingKey, record: bytes | None, version: str, who: Who
     if answer is not None and linking_key.source in DEVICE_SOURCES and answer.stamp != who.stamp:
         return None
     return answer
+
+
+def _anybody_suppressed(orgs: Iterable[RunningOrg]) -> bool:
+    return any(org.suppressed for org in set(orgs))
 
 
 def _is_suppressed(reading: Reading, who: Who) -> bool:

@@ -125,11 +125,11 @@ class BulkLookup(Lookup):
         wait_until: float,
         event_id: str | None,
     ) -> asyncio.Future[Reply]:
-        flight = self._flights.get(question.flight)
+        name = question.flight
+        flight = self._flights.get(name)
         if flight is None:
-            loop = asyncio.get_running_loop()
-            flight = self._flights[question.flight] = loop.create_future()
-            lease = memory.lease_key(question.flight)
+            flight = self._flights[name] = asyncio.get_running_loop().create_future()
+            lease = memory.lease_key(name)
             self._unclaimed.append(_Asked(question, lease, wait_until, event_id, flight))
             if len(self._unclaimed) == 1:
                 self._spawn(self._claim_all())

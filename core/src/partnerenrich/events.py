@@ -166,7 +166,11 @@ class Event(msgspec.Struct, eq=False, gc=False):
             members: JSON, each member with a comma before it.
         """
         raw, line = (self._head or self._read()).context, self._line
-        text = b"" if raw is UNSET else bytes(raw)
+        if raw is UNSET:
+            comma = b"," if line[1:-1].strip() else b""
+            self._changed(b'%b%b"context":{%b}}' % (line[:-1], comma, members[1:]))
+            return
+        text = bytes(raw)
         start = _where(text, line)
         if start is not None and text[1] == _QUOTE:  # there are other members
             end = start + len(text) - 1

@@ -67,10 +67,9 @@ class LinkingKey:
     hash: str = "none"
 
 
-@attrs.frozen
-class Link:
+class Link(msgspec.Struct, frozen=True, gc=False):
     """
-    One identifier of a visitor, ready to be sent to the partner.
+    One identifier of a visitor, ready to be sent to the partner. A struct, since one is made for every miss.
 
     Attributes:
         source: As in `LinkingKey`.
@@ -81,8 +80,11 @@ class Link:
 
     source: str
     key: str
-    value: str = _hidden()
+    value: str
     hash: str = "none"
+
+    def __repr__(self) -> str:
+        return f"Link(source={self.source!r}, key={self.key!r}, value=***, hash={self.hash!r})"
 
 
 @attrs.frozen
@@ -131,10 +133,9 @@ class Call:
 # What a partner answers
 
 
-@attrs.frozen
-class Resolution:
+class Resolution(msgspec.Struct, frozen=True, gc=False):
     """
-    What a partner answered about one link.
+    What a partner answered about one link. A struct, since one is made for every miss.
 
     Attributes:
         partner_id: The partner's own id; set exactly when `reason` is ``found``.
@@ -146,14 +147,18 @@ class Resolution:
         expires_at: Unix time in seconds after which the answer must not be used.
     """
 
-    partner_id: str | None = _hidden(None)
+    partner_id: str | None = None
     reason: Literal["found", "absent", "invalid", "opted_out"] = "found"
-    previous_id: str | None = _hidden(None)
-    attributes: Mapping[str, Any] | None = _hidden(None)
+    previous_id: str | None = None
+    attributes: Mapping[str, Any] | None = None
     refresh_at: float | None = None
     expires_at: float | None = None
 
-    def __attrs_post_init__(self) -> None:
+    def __repr__(self) -> str:
+        times = f"refresh_at={self.refresh_at!r}, expires_at={self.expires_at!r}"
+        return f"Resolution(reason={self.reason!r}, {times}, ***)"
+
+    def __post_init__(self) -> None:
         if (self.reason == "found") != bool(self.partner_id):
             raise ValueError("a resolution has a partner_id exactly when its reason is 'found'")
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 Command = tuple[str | bytes | int, ...]
 """One Redis command: its name, its key, further arguments."""
 Claim = tuple[str, int, str]
-"""The key of a lease, its life in milliseconds, and the key of the record that the work is about."""
+"""The key of a lease, its life in milliseconds, and the key of the record that it is about, of the same bucket."""
 Claimed = tuple[bool, bytes | None]
 """Whether the lease is ours: False when another process has it. And the record as it is now."""
 
@@ -47,17 +47,41 @@ OWED_ENTRIES: Final = 100_000
 """Most deletions that are kept for Redis to come back."""
 
 SCRIPT_COMMANDS: Final = 500
-"""Most commands in one run of the script: nobody else is served meanwhile, about half a millisecond."""
+"""Most commands, or claims, in one run of a script: nobody else is served meanwhile, about half a millisecond."""
 
 FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError)
 DELETIONS = frozenset({"DEL", "HDEL"})
 
-SCRIPT: Final = """
-local takes_memory = {SET = true, HSET = true, HSETNX = true, ZADD = true, INCR = true}
+
+class Script:
+    """
+    What Redis does by itself.
+
+    Attributes:
+        text: In Lua.
+        digest: By which Redis knows it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+_IS_FULL: Final = """
 local full = redis.pcall('SETRANGE', KEYS[1], 0, '')
 if type(full) ~= 'table' or not full.err or not string.find(tostring(full.err), 'OOM', 1, true) then
     full = nil
 end
+"""
+"""
+A script that has written anything is past the check for a full memory, so the check comes first: by writing
+nothing into a key, which is refused when Redis is full and else does nothing.
+"""
+
+COMMANDS: Final = Script(
+    _IS_FULL
+    + """
+local takes_memory = {SET = true, HSET = true, HSETNX = true, ZADD = true, INCR = true}
 local replies, at = {}, 1
 for i, key in ipairs(KEYS) do
     local name, last = ARGV[at + 1], at + ARGV[at]
@@ -66,14 +90,30 @@ for i, key in ipairs(KEYS) do
 end
 return replies
 """
+)
 """
 Many commands in one: each runs by itself, and has its own reply or error.
 
 ``KEYS`` has the key of each command; ``ARGV``, for each command, how many words follow, its name and its
-arguments after the key. A script that has written anything is past the check for a full memory, so the
-check comes first: by writing nothing into a key, which is refused when Redis is full and else does nothing.
+arguments after the key.
 """
-_SHA: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+CLAIMS: Final = Script(
+    _IS_FULL
+    + """
+local replies = {}
+for i, milliseconds in ipairs(ARGV) do
+    replies[2 * i - 1] = full or redis.pcall('SET', KEYS[2 * i - 1], 1, 'NX', 'PX', milliseconds)
+    replies[2 * i] = redis.pcall('GET', KEYS[2 * i])
+end
+return replies
+"""
+)
+"""
+Many claims: ``KEYS`` has the lease and the record of each, ``ARGV`` how long each lasts.
+
+The replies to both stand side by side.
+"""
 
 BUCKETS: Final = [f"{{b{number}}}" for number in range(256)]
 """Hash tags, among which the keys are spread; see `bucket`."""
@@ -334,10 +374,7 @@ class Store:
 
         Every lease is ours when Redis cannot tell.
         """
-        commands: list[Command] = []
-        for lease, milliseconds, record in claims:
-            commands += (("SET", lease, 1, "NX", "PX", milliseconds), ("GET", record))
-        replies = await self._pipeline(commands) or [True, None] * len(claims)
+        replies = await self._run(claims, self._claiming) or [True, None] * len(claims)
         return [
             (reply is not None, value if isinstance(value, bytes) else None)
             for reply, value in zip(replies[::2], replies[1::2])
@@ -397,9 +434,7 @@ class Store:
         """The reply of each command, an exception where Redis refused it; nothing at all when Redis is gone."""
         return await self._run(commands, self._in_scripts)
 
-    async def _run(
-        self, commands: Sequence[Command], send: Callable[[Any, Sequence[Command]], Awaitable[list[Any]]]
-    ) -> list[Any]:
+    async def _run(self, commands: Sequence[T], send: Callable[[Any, Sequence[T]], Awaitable[list[Any]]]) -> list[Any]:
         if self.down:
             return []
         try:
@@ -424,12 +459,23 @@ class Store:
     async def _in_scripts(self, pipeline: Any, commands: Sequence[Command]) -> list[Any]:
         """The replies as Redis gives them, for little work in this process."""
         replies: list[Any] = [None] * len(commands)
-        portions = self._portions(commands)
+        portions = self._portions([str(command[1]) for command in commands])
         runs = [_arguments([commands[index] for index in portion]) for portion in portions]
-        for portion, answer in zip(portions, await _evaluate(pipeline, runs)):
+        for portion, answer in zip(portions, await _evaluate(pipeline, COMMANDS, runs)):
             each = [answer] * len(portion) if isinstance(answer, Exception) else answer
             for index, reply in zip(portion, each):
                 replies[index] = reply
+        return replies
+
+    async def _claiming(self, pipeline: Any, claims: Sequence[Claim]) -> list[Any]:
+        """The reply to each lease, and the record."""
+        replies: list[Any] = [None] * (2 * len(claims))
+        portions = self._portions([lease for lease, _, _ in claims])
+        runs = [_claim_arguments([claims[index] for index in portion]) for portion in portions]
+        for portion, answer in zip(portions, await _evaluate(pipeline, CLAIMS, runs)):
+            each = [answer] * (2 * len(portion)) if isinstance(answer, Exception) else answer
+            for index, reply, record in zip(portion, each[::2], each[1::2]):
+                replies[2 * index : 2 * index + 2] = reply, record
         return replies
 
     async def _one_by_one(self, pipeline: Any, commands: Sequence[Command]) -> list[Any]:
@@ -439,13 +485,13 @@ class Store:
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
 
-    def _portions(self, commands: Sequence[Command]) -> list[Sequence[int]]:
-        """Positions of the commands that run together: not too many, and in a cluster of one bucket."""
-        together: Iterable[Sequence[int]] = [range(len(commands))]
+    def _portions(self, keys: Sequence[str]) -> list[Sequence[int]]:
+        """Positions of the keys that are seen to together: not too many, and in a cluster of one bucket."""
+        together: Iterable[Sequence[int]] = [range(len(keys))]
         if self._cluster:
             by_bucket: dict[str, list[int]] = {}
-            for index, command in enumerate(commands):
-                by_bucket.setdefault(_bucket_of(str(command[1])), []).append(index)
+            for index, key in enumerate(keys):
+                by_bucket.setdefault(_bucket_of(key), []).append(index)
             together = by_bucket.values()
         return [
             portion[start : start + SCRIPT_COMMANDS]
@@ -507,15 +553,15 @@ class Store:
         return task
 
 
-async def _evaluate(pipeline: Any, runs: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
-    """The answers to so many runs of the script, whose text goes once to each node that does not know it yet."""
+async def _evaluate(pipeline: Any, script: Script, runs: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+    """The answers to so many runs of a script, whose text goes once to each node that does not know it yet."""
     for number, arguments in enumerate(runs):
-        pipeline.execute_command(*(("EVALSHA", _SHA) if number else ("EVAL", SCRIPT)), *arguments)
+        pipeline.execute_command(*(("EVALSHA", script.digest) if number else ("EVAL", script.text)), *arguments)
     answers: list[Any] = await pipeline.execute(raise_on_error=False)
     unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
     if unknown:
         for number in unknown:
-            pipeline.execute_command("EVAL", SCRIPT, *runs[number])
+            pipeline.execute_command("EVAL", script.text, *runs[number])
         for number, answer in zip(unknown, await pipeline.execute(raise_on_error=False)):
             answers[number] = answer
     return answers
@@ -528,6 +574,15 @@ def _arguments(commands: Sequence[Command]) -> list[str | bytes | int]:
     for command in commands:
         told += (len(command) - 1, command[0])
         told += command[2:]
+    return told
+
+
+def _claim_arguments(claims: Sequence[Claim]) -> list[str | bytes | int]:
+    """What the script is told of these claims."""
+    told: list[str | bytes | int] = [2 * len(claims)]
+    for lease, _, record in claims:
+        told += (lease, record)
+    told += [milliseconds for _, milliseconds, _ in claims]
     return told
 
 

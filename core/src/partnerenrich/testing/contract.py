@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import attrs
 import pytest
+from msgspec import structs
 
 from partnerenrich import plugins, recipes
 from partnerenrich.bulk import size_of
@@ -309,7 +310,7 @@ class PluginContract:
         """A link that cannot be an identifier takes no other link down, and no error shows what it was."""
         links = bulk_links(bench)
         expected = bulk_answers(bench, links, blame="test_bulk_answers_each_link")
-        bad = attrs.evolve(links[0], value=_NO_IDENTIFIER)
+        bad = structs.replace(links[0], value=_NO_IDENTIFIER)
         answers = bulk_answers(bench, [links[0], bad, *links[1:]])
         missing = Counter(map(_meaning, expected)) - Counter(map(_meaning, answers))
         assert not missing, "a bad link changes what is said of others"

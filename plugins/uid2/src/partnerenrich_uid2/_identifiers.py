@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Literal
 
-import attrs
+import msgspec
 
 from partnerenrich import PartnerError, RequestRefused, Resolution, recipes
 
@@ -30,12 +30,13 @@ _KINDS: dict[tuple[str, str], Kind] = {
 
 _NAMES = {name for name, _ in _KINDS}
 
+_HASH = re.compile("[A-Za-z0-9+/]{43}=").fullmatch
+
 LONGEST = 320
 """Characters of the longest e-mail address (RFC 5321: 64 before the at sign, 255 after it)."""
 
 
-@attrs.frozen
-class Identifier:
+class Identifier(msgspec.Struct, frozen=True, gc=False):
     """
     One entry of a request.
 
@@ -45,7 +46,10 @@ class Identifier:
     """
 
     kind: Kind
-    value: str = attrs.field(repr=False)
+    value: str
+
+    def __repr__(self) -> str:
+        return f"Identifier({self.kind!r}, ***)"
 
 
 def identifier_of(link: Link) -> Identifier | Resolution | PartnerError:
@@ -68,7 +72,7 @@ def identifier_of(link: Link) -> Identifier | Resolution | PartnerError:
 
 def _is_hash(value: str) -> bool:
     """32 bytes in base64, as documented. Operators take hexadecimal digits too, but do not promise to."""
-    return re.fullmatch("[A-Za-z0-9+/]{43}=", value) is not None
+    return _HASH(value) is not None
 
 
 def _is_plain(value: str) -> bool:
