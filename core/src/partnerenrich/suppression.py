@@ -67,6 +67,11 @@ class SuppressionList:
         """Whether anybody may be on the list."""
         return bool(self._entries)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the list was ever read; until then nobody seems to be on it."""
+        return self._version is not None
+
     def fingerprint(self, source: str, value: str) -> str | None:
         """
         What stands for an identifier in the list.
