@@ -89,7 +89,7 @@ class SuppressionList:
     def contains(self, source: str, value: str) -> bool:
         """Whether an identifier, as it is written in an event or a file, is suppressed. See `fingerprint`."""
         fingerprint = self.fingerprint(source, value)
-        return fingerprint is not None and self.holds((fingerprint,))
+        return fingerprint in self._entries and self.holds((fingerprint,))
 
     def holds(self, fingerprints: Iterable[str]) -> bool:
         """Whether any of these is suppressed now."""

@@ -38,7 +38,7 @@ _COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
 _DELIMITERS: Final = ",;\t|"
 _WILD: Final = re.compile(r"[*?\[]")
 _SAMPLE: Final = 1000
-_REMEMBERED: Final = 100_000
+_REMEMBERED: Final = 10_000
 """Identifiers of each kind that are looked up once, however often they come."""
 
 _SPELLINGS: Final = (
