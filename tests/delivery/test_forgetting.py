@@ -168,14 +168,21 @@ global:
 
 
 @pytest.mark.parametrize(
-    ("source", "value"), [("email", "pat@example.test"), ("phone", "+442079460123"), ("email", "PAT@example.test")]
+    ("source", "value"),
+    [
+        ("email", "pat@example.test"),
+        ("email", "PAT@example.test"),
+        ("phone", "+442079460123"),
+        ("user_id", "pat"),
+    ],
 )
 async def test_plain_columns_are_compared_in_their_normal_form(open_stage, collect, forget, tmp_path, source, value):
     """Not as somebody happened to write them."""
     (tmp_path / "plain.yaml").write_text(PLAIN)
     blueprint = {"blueprint": str(tmp_path / "plain.yaml")}
     stage = open_stage(**blueprint)
-    collect({}, [person("pat", traits={"email": " Pat@Example.test", "phone": "020 7946 0123"})], **blueprint)
+    spelled = {"email": " Pat@Example.test", "phone": "020 7946 0123"}
+    collect({}, [person("pat", userId=" pat ", traits=spelled)], **blueprint)
     collect({}, [person("kim")], origin="second@1", **blueprint)
 
     forget({}, source, value, **blueprint)

@@ -34,9 +34,9 @@ PRIVATE: Final = {
 """
 Columns that no partner sees: when it happened, when it collected, what it is, and where it comes from.
 
-A withdrawal takes out the records of its person up to its ``_time``. One that is ``_forgotten`` has a time to come:
-the end of the suppression. Of several of the same identifiers the last one counts. ``_sealed`` is when a batch was
-made of a withdrawal first.
+A withdrawal takes out the records of its person up to its ``_time``. That of one that is ``_forgotten`` is the end of
+the suppression; of several of the same identifiers the one seen last counts. ``_sealed`` is when a withdrawal was first
+heeded in a batch.
 """
 
 _GROUP_ROWS: Final = 50_000
@@ -189,8 +189,11 @@ class Sealing:
         return lambda value: None if value is None else self._records.normal(kind, value)
 
     def _compared(self, column: str, table: str) -> str:
-        kind = self._records.spelled.get(column)
-        return f"normal_{kind}({table}.{name(column)})" if kind else f"{table}.{name(column)}"
+        """A column as it is compared: what is no digest may be written in several ways."""
+        value, kind = f"{table}.{name(column)}", self._records.spelled.get(column)
+        if column in self._records.hashed:
+            return value
+        return f"normal_{kind}({value})" if kind else f"trim({value})"
 
     def parts(self, query: str) -> Iterator[Part]:
         """

@@ -146,8 +146,8 @@ class Shipper:
             self._start_sweeps(flush=flush)
             await asyncio.wait(list(self._sweeps.values()))
             while not self._stopping.is_set():
-                self._raise_ledger_error()
                 prospects = await self._prospects()
+                self._raise_ledger_error()  # of a step that has ended meanwhile: it must not be taken again
                 now = self._ledger.clock()
                 self._start_steps(prospects, now)
                 soon = [each.at for each in prospects if each.at <= now + LONGEST_WAIT and not each.by_others]
