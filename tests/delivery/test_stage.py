@@ -357,6 +357,31 @@ def test_a_schedule_that_does_not_exist_is_told(open_stage):
         open_stage({"schedule": "99 2 * * *"})
 
 
+# What is over
+
+
+async def test_files_of_a_batch_are_deleted_in_any_storage(any_store, open_stage, collect):
+    """All of them, and no other one's; the next batch goes on from the newest."""
+    deliver = any_store.settings()
+    stage = open_stage(deliver)
+    made = []
+    for name in ("pat", "kim", "lee"):
+        collect(deliver, [person(name)], origin=f"{name}@1")
+        made.append(await sealed(stage))
+        await stage.begin(made[-1].batch_id, "mark")
+    first, second, newest = (manifest.batch_id for manifest in made)
+
+    for _ in range(2):
+        await stage.delete({first, "no-batch"})
+
+    assert await stage.batches() == [second, newest]
+    assert not [path for path in files_below(stage, "batches") if first in path]
+    assert ids_of(stage, made[1]) == ["kim", "pat"]
+    collect(deliver, [person("zoe")], origin="zoe@1")
+    await stage.delete({second})
+    assert ids_of(stage, await sealed(stage)) == ["kim", "lee", "pat", "zoe"]
+
+
 # Several workers, and kills
 
 

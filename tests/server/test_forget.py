@@ -62,6 +62,7 @@ def test_a_device_is_forgotten_for_some_days(kept, partnerenrich, enriched):
         "org": "acme",
         "by": "canonical_id",
         "was_suppressed": False,
+        "staged": {},
         "suppressed": True,
         "removed": {"devices": 1, "link_records": 1, "visitor_records": 1, "browser_copies": 0},
         "also_known_by": ["email"],

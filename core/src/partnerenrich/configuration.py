@@ -97,6 +97,7 @@ class DeliverSettings:
         schedule: Or at these times, written as for cron, in UTC.
         max_rejected: Share of records that may be set aside; beyond it nothing is sealed.
         deadline: Seconds after its first submission in which a batch has to be taken.
+        keep_seconds: For how long the files of a batch are kept once its delivery is over.
     """
 
     staging: str = attrs.field(
@@ -123,6 +124,7 @@ class DeliverSettings:
     )
     max_rejected: float = attrs.field(default=0.1, validator=between(0, 1))
     deadline: float = attrs.field(default=7200, validator=between(1, 30 * 86_400))
+    keep_seconds: float = attrs.field(default=30 * 86_400, validator=between(0, 3660 * 86_400))
 
 
 @attrs.frozen(kw_only=True)

@@ -23,7 +23,7 @@ from partnerenrich.events import Event, EventError, at_path, value_of
 from partnerenrich.identity import Fingerprints, Reader, consents, identifier
 from partnerenrich.runtime import RunningIntegration, RunningOrg
 from partnerenrich.statistics import PartnerStatistics, Statistics
-from partnerenrich.store import Store
+from partnerenrich.store import Store, StoreFailed
 from partnerenrich.suppression import SuppressionList
 from partnerenrich.turns import Turns
 
@@ -227,8 +227,15 @@ class Enricher:
         return cast("list[AnyEvent]", enriched)
 
     def is_suppressed(self, event: Event) -> bool:
-        """Whether the person or the device of an event is on the suppression list, as far as it was read."""
+        """
+        Whether the person or the device of an event is on the suppression list, as it was last read.
+
+        Raises:
+            StoreFailed: It could not be read since the start, so nobody can tell.
+        """
         org = self._orgs[event.org]
+        if not org.suppressed.is_known:
+            raise StoreFailed(f"the suppression list of {org.slug} could not be read since the start")
         known = org.reader.known_ids(event)
         persons = org.reader.persons(known)
         return org.suppressed.holds(persons.values()) or org.suppressed.holds_device(known.canonical_id)

@@ -67,6 +67,11 @@ class SuppressionList:
         """Whether anybody may be on the list."""
         return bool(self._entries)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the list was ever read; until then nobody seems to be on it."""
+        return self._version is not None
+
     def fingerprint(self, source: str, value: str) -> str | None:
         """
         What stands for an identifier in the list.
@@ -84,7 +89,7 @@ class SuppressionList:
     def contains(self, source: str, value: str) -> bool:
         """Whether an identifier, as it is written in an event or a file, is suppressed. See `fingerprint`."""
         fingerprint = self.fingerprint(source, value)
-        return fingerprint is not None and self.holds((fingerprint,))
+        return fingerprint in self._entries and self.holds((fingerprint,))
 
     def holds(self, fingerprints: Iterable[str]) -> bool:
         """Whether any of these is suppressed now."""

@@ -14,12 +14,16 @@ from partnerenrich import ConfigError, FieldError
 from partnerenrich.configuration import decode_key, load_file, located_in
 from partnerenrich.enrichment import Enricher
 from partnerenrich.errors import Problem
+from partnerenrich.forgetting import Forgetting
+from partnerenrich.store import StoreFailed
 from partnerenrich_server.embedded import SCHEME, Store, open_store
+from partnerenrich_server.failures import Failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from partnerenrich.configuration import Configuration
+    from partnerenrich.suppression import SuppressionList
     from partnerenrich_server.delivery.collector import Collector
 
 
@@ -125,6 +129,33 @@ async def enricher_over(
         for failure in enricher.plugins.failures.values():
             click.echo(f"Warning: {failure}; its integrations are left out", err=True)
         yield enricher
+
+
+def has_private_store(configuration: Configuration) -> bool:
+    """Whether each process has a store of its own, which is gone with it: nothing in it was left by another one."""
+    return (configuration.store or SCHEME) == SCHEME
+
+
+async def read_suppression_list(configuration: Configuration, org: str) -> SuppressionList | None:
+    """
+    The suppression list of an organisation as it is now; None where the store is private, and nobody can be on it.
+
+    Raises:
+        ConfigError: A store of one's own comes without a key, or its URL is none.
+        Failure: The store does not tell.
+    """
+    if has_private_store(configuration):
+        return None
+    with running_store(configuration) as store:
+        try:
+            async with Forgetting.open(configuration, org, store=store.url, key=store.key) as forgetting:
+                return forgetting.suppressed
+        except StoreFailed:
+            pass
+    raise Failure(
+        "the store does not answer, so nobody can tell who is on the suppression list, and nothing is delivered; "
+        "bring it back, or name another one that holds the list by --store, and do it again"
+    )
 
 
 def _anchored(url: str, folder: Path) -> str:

@@ -247,6 +247,12 @@ class FolderStage:
         kept = [row for row in rows if row not in self.withdrawn]
         return self.seal(f"{manifest.batch_id}-again", kept, supersedes=manifest.batch_id)
 
+    async def delete(self, batch_ids):
+        self._check()
+        for batch_id in batch_ids:
+            self._manifests.pop(batch_id, None)
+            (self._folder / f"{batch_id}.csv").unlink(missing_ok=True)
+
     async def begin(self, batch_id, mark):
         self._check()
         return self._marks.setdefault(batch_id, mark)
@@ -307,7 +313,7 @@ async def ship(ledger, stage, club):
     """Make a shipper of the club's batches."""
     opened = []
 
-    def make(ledger=ledger, *, collect="snapshot", deadline=7200, name="club", stage=stage, **options):
+    def make(ledger=ledger, *, collect="snapshot", deadline=7200, name="club", stage=stage, budget=None, **options):
         integration = Integration(
             org="acme",
             name=name,
@@ -322,7 +328,7 @@ async def ship(ledger, stage, club):
             version="1",
         )
         settings = DeliverSettings(staging="folder", collect=collect, deadline=deadline)
-        destination = Destination(integration, settings, stage)
+        destination = Destination(integration, settings, stage, budget)
         opened.append(destination)
         quick = Pace(first_poll=0, longest_poll=0, first_retry=0, longest_retry=0, sweep=0.05)
         return Shipper(ledger, [destination], **{"pace": quick, **options})

@@ -155,6 +155,17 @@ def test_retry(deliveries, filled, look, state, becomes):
     assert entry.recheck == (state in {"staged", "failed", "rejected"})
 
 
+def test_what_has_no_files_any_more_is_told(deliveries, filled, look):
+    """By `show`, and by `retry`, which has nothing to hand over."""
+    filled("rejected", files_deleted=1_800_000_000.0)
+
+    shown, retried = deliveries("show", "rejected"), deliveries("retry", "rejected")
+
+    assert "files deleted  2027-01-15T08:00:00+00:00" in shown.output
+    assert (retried.exit_code, look("rejected")[0].state) == (1, "rejected")
+    assert "its files were deleted on 2027-01-15T08:00:00+00:00 (deliver.keep_seconds)" in retried.output
+
+
 def test_an_old_snapshot_is_not_sent_over_a_new_one(deliveries, filled, look):
     filled("failed", "published", replaces=True)
 

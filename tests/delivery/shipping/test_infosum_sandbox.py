@@ -13,6 +13,7 @@ from partnerenrich_server.catalog import installed
 from partnerenrich_server.sandboxes import serve
 
 PEOPLE = 200
+MANY = 20_000
 
 
 @pytest.fixture
@@ -33,12 +34,25 @@ def config(tmp_path, sandbox):
     return path
 
 
+@pytest.fixture
+def config_of_bucket(tmp_path, sandbox, s3_store):
+    """The same with SeaweedFS in between, from which the importers read."""
+    deliver = s3_store.settings()
+    connector = {"url": deliver["staging"], "options": deliver["options"]}
+    httpx.put(f"{sandbox.settings['base_url']}/_sandbox/connector", json=connector).raise_for_status()
+    integration = {"provider": "infosum", "settings": dict(sandbox.settings), "deliver": deliver}
+    path = tmp_path / "config.yaml"
+    raw = {"org": "acme", "default_region": "US", "store": "embedded:memory", "integrations": [integration]}
+    path.write_text(json.dumps(raw))
+    return path
+
+
 def command(*words):
     return [sys.executable, "-c", "from partnerenrich_server.cli import main; main()", *words]
 
 
-def run(*words):
-    done = subprocess.run(command(*words), capture_output=True, text=True, timeout=120, check=False)
+def run(*words, stdin=None):
+    done = subprocess.run(command(*words), input=stdin, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
 
@@ -62,3 +76,47 @@ def test_a_killed_delivery_is_published_once(tmp_path, config, sandbox):
     shown = datasets[sandbox.settings["dataset_id"]]
     assert (shown["publications"], shown["records"]) == (1, PEOPLE)
     assert b"running" in told[-1]
+
+
+def write_people(path):
+    """A file as it comes: white space, capitals, phones in several ways, and rows of which nothing is usable."""
+    with path.open("w") as file:
+        file.write("customer_id,email,first_name,last_name,phone\n")
+        for number in range(MANY):
+            phone = f"555{number // 10_000 % 900 + 100}{number % 10_000:04}"
+            if number % 200 == 0:
+                file.write(f"c{number},no address,Pat,Doe,12\n")
+            elif number % 333 == 0:
+                file.write(f"c{number},p{number}@example.test,one,cell,too,many\n")
+            elif number % 7 == 0:
+                file.write(f"c{number}, P{number}@Example.test ,Pat,Doe,00 1 ({phone[:3]}) {phone[3:6]}-{phone[6:]}\n")
+            else:
+                file.write(f"c{number},p{number}@example.test,Pat,Doe,+1{phone}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_file_is_published_through_a_bucket(tmp_path, config_of_bucket, sandbox):
+    """All that is usable in it; the next time without who was forgotten, before it was sealed or after."""
+    config, people = ("--config", str(config_of_bucket)), tmp_path / "people.csv"
+    write_people(people)
+    deliver = ("deliver", *config, "--integration", "infosum", str(people), "--json")
+
+    told = json.loads(run(*deliver))
+    assert told["rejected"] == {"unusable email, phone": 100, "too many cells in a line": 60}
+    assert (told["records"], published(config, sandbox)) == (MANY - 160, MANY - 160)
+
+    run("forget", *config, "--email", "-", stdin="p1@example.test")
+    told = json.loads(run(*deliver))
+    run("forget", *config, "--phone", "-", stdin="+1 555 100 0002")
+
+    assert told["rejected"]["on the suppression list"] == 1
+    assert (told["records"], published(config, sandbox)) == (MANY - 161, MANY - 162)
+
+
+def published(config, sandbox):
+    """How many records InfoSum shows after a `ship --once`."""
+    settled = json.loads(run("ship", *config, "--once", "--json"))["settled"]
+    assert [delivery["state"] for delivery in settled if delivery["state"] != "superseded"] == ["published"]
+    datasets = httpx.get(f"{sandbox.settings['base_url']}/_sandbox").json()["datasets"]
+    return datasets[sandbox.settings["dataset_id"]]["records"]

@@ -8,6 +8,7 @@ database, which does not let a certain change be committed.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -341,6 +342,23 @@ def test_nothing_of_a_person_and_no_secret_comes_out(new_place, body, careful):
     assert printed.count("deliver_batch failed with") >= 4
     assert "canary" not in printed
     assert b"canary" not in b"".join(path.read_bytes() for path in place.folder.glob("ledger.db*"))
+
+
+def test_the_calls_of_a_day_are_counted_in_the_store(new_place):
+    """By all processes together: here they are used up before the first one."""
+    place = new_place()
+    written = json.loads(place.config.read_text())
+    written["integrations"][0]["limits"] = {"calls_per_day": 0}
+    place.config.write_text(json.dumps(written | {"store": "embedded:memory"}))
+    place.seal()
+
+    process = place.start()
+    told = [process.stdout.readline() for _ in range(2)]
+    process.terminate()
+
+    assert "staged" in told[0]
+    assert "the calls of today (limits.calls_per_day, UTC) are used up" in told[1]
+    assert (process.wait(30), place.partner.imported) == (0, {})
 
 
 def test_sigterm_lets_the_step_finish(new_place):

@@ -240,9 +240,9 @@ async def test_a_ledger_of_another_version_is_refused(sqlite_url, tmp_path):
     async with Ledger.open(sqlite_url):
         pass
     with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as connection:
-        connection.execute("UPDATE partnerenrich_ledger SET version = 2")
+        connection.execute("UPDATE partnerenrich_ledger SET version = 1")
 
-    with pytest.raises(LedgerError, match="version 2"):
+    with pytest.raises(LedgerError, match="version 1"):
         async with Ledger.open(sqlite_url):
             pass
 

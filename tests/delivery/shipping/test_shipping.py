@@ -1,9 +1,12 @@
 """What becomes of a batch: every answer of the partner, every failure, every way to be cut off."""
 
 import asyncio
+import json
 import time
+from datetime import date
 
 import pytest
+from click.testing import CliRunner
 
 from partnerenrich import (
     AuthError,
@@ -14,6 +17,8 @@ from partnerenrich import (
     RequestRefused,
     Unavailable,
 )
+from partnerenrich.governor import LocalDailyBudget
+from partnerenrich_server.cli import main
 from partnerenrich_server.delivery.database import LedgerError
 from partnerenrich_server.delivery.entries import State
 from partnerenrich_server.delivery.ledger import Ledger
@@ -462,6 +467,103 @@ async def test_what_was_begun_is_not_looked_through_again(ledger, stage, club, s
     await ship().once()
 
     assert [batch_id for batch_id, _ in club.batches] == ["1", "1"]
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.REJECTED])
+async def test_what_is_retried_is_looked_through_again(ledger, stage, club, ship, tmp_path, state):
+    """Whoever has withdrawn since it failed does not go."""
+    stage.seal("1")
+    club.answers = [RequestRefused("no such importer") if state is State.FAILED else Receipt("rejected")]
+    await ship().once()
+    assert (await ledger.entry("1")).state is state
+    stage.withdrawn = {"p2"}
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"org": "acme", "ledger": f"sqlite:///{tmp_path}/ledger.db"}))
+
+    retried = await asyncio.to_thread(CliRunner().invoke, main, ["deliveries", "retry", "--config", str(config), "1"])
+    club.answers = [Receipt("published")]
+    await ship().once()
+
+    assert retried.exit_code == 0
+    assert (club.rows, (await ledger.entry("1-again")).state) == (["p1"], State.PUBLISHED)
+
+
+# The calls of a day
+
+
+async def test_calls_beyond_those_of_the_day_are_not_made(ledger, stage, club, ship, clock):
+    """The delivery goes on when there are some again."""
+    stage.seal("1")
+    club.answers = [Receipt("running"), Receipt("published")]
+    today = [date(2026, 11, 23)]
+    budget = LocalDailyBudget(1, lambda: today[0])
+    shipper = ship(budget=budget, pace=Pace(first_poll=0, longest_poll=0, first_retry=600, longest_retry=600, sweep=1))
+
+    report = await shipper.once()
+
+    assert [left.why for left in report.left] == ["the calls of today (limits.calls_per_day, UTC) are used up"]
+    assert (len(club.batches), (await ledger.entry("1")).state) == (1, State.RUNNING)
+
+    today[0] = date(2026, 11, 24)
+    clock.now += 700
+    assert [entry.state for entry in (await ship(budget=budget).once()).settled] == [State.PUBLISHED]
+
+
+# What is kept
+
+
+async def sealed_and_settled(ledger, stage, club, ship, *answers):
+    """One batch after the other, each with its answer."""
+    for number, answer in enumerate(answers, 1):
+        stage.seal(str(number))
+        club.answers = [answer]
+        await ship(collect="append").once()
+
+
+async def test_files_are_deleted_when_they_were_kept_for_long_enough(ledger, stage, club, ship, clock):
+    """Of what is over; what a person may still decide on, and the newest, stays."""
+    ends = [Receipt("published"), Receipt("rejected"), RequestRefused("no"), Receipt("uncertain"), Receipt("published")]
+    await sealed_and_settled(ledger, stage, club, ship, *ends)
+    clock.now += 30 * 86_400 - 1
+    await ship(collect="append").once()
+    assert await stage.batches() == ["1", "2", "3", "4", "5"]
+
+    clock.now += 2
+    await ship(collect="append").once()
+
+    assert await stage.batches() == ["3", "4", "5"]
+    assert [bool(entry.files_deleted) for entry in await ledger.entries()] == [True, True, False, False, False]
+
+
+async def test_files_of_a_batch_that_is_superseded_are_deleted_at_once(ledger, stage, club, ship):
+    """They hold somebody who does not want to be in them."""
+    stage.seal("1")
+    stage.withdrawn = {"p2"}
+    club.answers = [Receipt("published")]
+    await ship().once()
+
+    await ship().once()
+
+    assert list(stage._manifests) == ["1-again"]
+
+
+async def test_a_kill_while_files_are_deleted_leaves_none(ledger, stage, club, ship, clock):
+    """What is noted as deleted is deleted again, until it is gone."""
+    await sealed_and_settled(ledger, stage, club, ship, Receipt("published"), Receipt("published"))
+    clock.now += 31 * 86_400
+
+    async def killed(batch_ids):
+        raise OSError(5, "killed")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stage, "delete", killed)
+        report = await ship(collect="append").once()
+    assert report.problems == ("acme/club: deleting files: killed",)
+    assert await stage.batches() == ["1", "2"]
+
+    await ship(collect="append").once()
+
+    assert await stage.batches() == ["2"]
 
 
 # What else fails

@@ -21,6 +21,7 @@ from rich.table import Table as Grid
 
 from partnerenrich import ConfigError
 from partnerenrich.configuration import BatchDelivery, Integration, bind, located_in
+from partnerenrich.suppression import SuppressionList
 from partnerenrich_server import options
 from partnerenrich_server.delivery.query import Connection, connected
 from partnerenrich_server.delivery.records import Records
@@ -28,7 +29,7 @@ from partnerenrich_server.delivery.rehearsal import rehearse
 from partnerenrich_server.delivery.rejects import Rejects, TooManyRejected
 from partnerenrich_server.delivery.stage import Stage
 from partnerenrich_server.delivery.tables import find, opened, rows
-from partnerenrich_server.engine import read_configuration
+from partnerenrich_server.engine import read_configuration, read_suppression_list
 from partnerenrich_server.failures import Failure, Misuse
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Stage nothing: count, say what would be set aside, show the form.")
 @options.as_json
 @click.option("--org", metavar="SLUG", help="Organisation of the destination; by default the only one.")
+@options.store
 @options.plugins_dir
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 def command(
@@ -60,6 +62,7 @@ def command(
     dry_run: bool,
     as_json: bool,
     org: str | None,
+    store: str | None,
     plugins_dir: Path | None,
     inputs: tuple[str, ...],
 ) -> None:
@@ -69,16 +72,18 @@ def command(
     An INPUT is a path or the URL of an object (s3://, az://, gs://), with
     wildcards if need be: .csv, .tsv, .ndjson, .jsonl, each also as .gz or .zst,
     or .parquet. Identifiers are normalised and hashed as the blueprint says;
-    digests are recognised, and not hashed again.
+    digests are recognised, and not hashed again. Who is on the suppression list
+    is left out.
 
     What is sealed is submitted by "partnerenrich ship".
     """
-    configuration = read_configuration(config, plugins_dir=plugins_dir, org=org)
+    configuration = read_configuration(config, store=store, plugins_dir=plugins_dir, org=org)
     integration = _destination(configuration, config, org, name)
     assert integration.delivery is not None
     chosen = {**integration.delivery.settings.columns, **dict(map(_chosen, columns))}
     with tempfile.TemporaryDirectory(prefix="partnerenrich-") as scratch:
-        work = _Work(integration, integration.delivery, inputs, chosen, Path(scratch))
+        suppressed = asyncio.run(read_suppression_list(configuration, integration.org))
+        work = _Work(integration, integration.delivery, inputs, chosen, suppressed or None, Path(scratch))
         told = work.rehearsed() if dry_run else asyncio.run(work.sealed())
     click.echo(json.dumps(told) if as_json else "\n".join(_lines(told)))
     sys.exit(Failure.exit_code if told.get("refused") else 0)
@@ -117,6 +122,7 @@ class _Work:
     delivery: BatchDelivery
     inputs: Sequence[str]
     chosen: Mapping[str, str]
+    suppressed: SuppressionList | None
     scratch: Path
 
     async def sealed(self) -> dict[str, Any]:
@@ -178,7 +184,9 @@ class _Work:
         self, connection: Connection, files: Sequence[tuple[str, Path]], rejects: Rejects
     ) -> tuple[str, list[dict[str, str]]]:
         tables = [opened(connection, place, file) for place, file in files]
-        return rows(connection, tables, self.delivery, Records.of(self.integration), self.chosen, rejects)
+        records = Records.of(self.integration)
+        is_suppressed = self.suppressed.contains if self.suppressed else None
+        return rows(connection, tables, self.delivery, records, self.chosen, rejects, is_suppressed)
 
     def _told(self, rejects: Rejects, files: Sequence[tuple[str, Path]]) -> dict[str, Any]:
         return {

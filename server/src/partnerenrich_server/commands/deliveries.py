@@ -122,6 +122,11 @@ def retry(*, config: Path, ids: tuple[str, ...], note: str, as_json: bool) -> No
     async def decide(ledger: Ledger, entry: Entry) -> Entry | None:
         if entry.state not in OPEN | DEAD:
             raise Failure(f"{entry.id} is {entry.state}: there is nothing to try again")
+        if entry.files_deleted:
+            raise Failure(
+                f"{entry.id}: its files were deleted on {moment(entry.files_deleted)} (deliver.keep_seconds); "
+                "deliver the records again"
+            )
         state, recheck = entry.state, entry.recheck
         if state in {State.FAILED, State.REJECTED}:
             state, recheck = State.STAGED, True

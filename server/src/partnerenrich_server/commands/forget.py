@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -16,15 +17,16 @@ import click
 from partnerenrich.forgetting import Forgetting
 from partnerenrich.suppression import EVER
 from partnerenrich_server import options
-from partnerenrich_server.embedded import SCHEME
-from partnerenrich_server.engine import read_configuration, running_store
-from partnerenrich_server.failures import Misuse
+from partnerenrich_server.engine import has_private_store, read_configuration, running_store
+from partnerenrich_server.failures import Failure, Misuse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from partnerenrich.configuration import Configuration
     from partnerenrich.forgetting import Forgotten
+    from partnerenrich_server.delivery.withdrawing import Withdrawn
 
 DAY: Final = 86_400
 STDIN: Final = "-"
@@ -53,6 +55,7 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, value: str | 
 @options.as_json
 @click.option("--org", metavar="SLUG", help="Organisation; by default the only one.")
 @options.store
+@options.plugins_dir
 @click.argument("stray", nargs=-1, metavar="")
 def command(
     *,
@@ -66,6 +69,7 @@ def command(
     as_json: bool,
     org: str | None,
     store: str | None,
+    plugins_dir: Path | None,
     stray: tuple[str, ...],
 ) -> None:
     """
@@ -73,7 +77,8 @@ def command(
 
     Deletes what partners said of it and what pages could read, and puts it on
     the suppression list: it is not looked up again, and its events leave as
-    opted_out. An address, a number or a user id is read from standard input,
+    opted_out. Records that are staged for destinations of batches do not go to
+    them any more. An address, a number or a user id is read from standard input,
     for what stands on a command line is seen by others.
     """
     if stray:
@@ -82,19 +87,21 @@ def command(
         raise Misuse("--lift and --for exclude each other")
     given = {"canonical_id": canonical_id, "email": email, "phone": phone, "user_id": user_id}
     source, value = _named({name: text for name, text in given.items() if text is not None})
-    configuration = read_configuration(config, store=store, org=org)
-    if (configuration.store or SCHEME) == SCHEME:
+    configuration = read_configuration(config, store=store, plugins_dir=plugins_dir, org=org)
+    if has_private_store(configuration):
         raise Misuse(
             "the store is embedded:, which is private to one process and gone with it: there is nothing to forget; "
             "name the store of your other processes by store: or --store"
         )
     slug = org or _only_one(configuration)
     until = time.time() if lift else time.time() + (EVER if seconds is None else seconds)
-    forgotten = asyncio.run(_forget(configuration, slug, source, value, until, lift=lift))
-    if forgotten is None:
+    done = asyncio.run(_forget(configuration, slug, source, value, until, lift=lift))
+    if done is None:
         raise Misuse(f"{_place(given[source])} is no {_NAMES[source]}")
-    told = _told(slug, source, forgotten)
+    forgotten, staged = done
+    told = _told(slug, source, forgotten, staged)
     click.echo(json.dumps(told) if as_json else _as_text(told))
+    _check(staged, "what is staged there stays as it is, and is delivered; do it again")
 
 
 _NAMES: Final = {
@@ -140,18 +147,42 @@ def _place(text: str | None) -> str:
 
 async def _forget(
     configuration: Configuration, org: str, source: str, value: str, until: float, *, lift: bool
-) -> Forgotten | None:
+) -> tuple[Forgotten, Mapping[str, Withdrawn]] | None:
+    withdraw = _withdrawer(configuration, org)
     with running_store(configuration) as store:
         async with Forgetting.open(configuration, org, store=store.url, key=store.key) as forgetting:
+            staged: Mapping[str, Withdrawn] = {}
             if lift:
-                return await forgetting.lift(source, value)
-            if problem := await forgetting.eviction_problem():
-                click.echo(f"Warning: {problem}", err=True)
-            return await forgetting.forget(source, value, until)
+                if forgetting.suppressed.contains(source, value):
+                    staged = withdraw(source, value, until)
+                    _check(staged, "still on the suppression list; do it again")
+                forgotten = await forgetting.lift(source, value)
+            else:
+                if problem := await forgetting.eviction_problem():
+                    click.echo(f"Warning: {problem}", err=True)
+                forgotten = await forgetting.forget(source, value, until)
+                if forgotten is not None:
+                    staged = withdraw(source, value, until)
+    return None if forgotten is None else (forgotten, staged)
 
 
-def _told(org: str, source: str, forgotten: Forgotten) -> dict[str, Any]:
+def _withdrawer(configuration: Configuration, org: str) -> Callable[[str, str, float], Mapping[str, Withdrawn]]:
+    """What takes somebody out of what is staged, if anything is. Raises `Failure` when it is not installed."""
+    if not any(integration.deliver for integration in configuration.organisations()[org].integrations):
+        return lambda *_: {}
+    from partnerenrich_server.delivery.withdrawing import withdraw  # noqa: PLC0415 - object storage is an extra
+
+    return partial(withdraw, configuration, org)
+
+
+def _check(staged: Mapping[str, Withdrawn], consequence: str) -> None:
+    if problems := [f"{name}: {withdrawn.problem}" for name, withdrawn in staged.items() if withdrawn.problem]:
+        raise Failure(*problems, consequence)
+
+
+def _told(org: str, source: str, forgotten: Forgotten, staged: Mapping[str, Withdrawn]) -> dict[str, Any]:
     told: dict[str, Any] = {"org": org, "by": source, "was_suppressed": forgotten.was_suppressed}
+    told["staged"] = {name: attrs.asdict(withdrawn) for name, withdrawn in staged.items()}
     if forgotten.until is None:
         return told | {"suppressed": False}
     removed = attrs.asdict(forgotten.erased)
@@ -164,11 +195,18 @@ def _told(org: str, source: str, forgotten: Forgotten) -> dict[str, Any]:
 def _as_text(told: dict[str, Any]) -> str:
     if not told["suppressed"]:
         return "taken off the suppression list" if told["was_suppressed"] else "was not on the suppression list"
+    staged = told["staged"]
+    found = [name for name, withdrawn in staged.items() if withdrawn["found_by"]]
+    unknown = [name for name, withdrawn in staged.items() if not (withdrawn["found_by"] or withdrawn["problem"])]
     devices, *removed = (_counted(count, name) for name, count in told["removed"].items())
     lines = [
         f"removed from {devices}: {', '.join(removed)}",
         f"suppressed until {told['until']}" if told["until"] else "suppressed for ever",
     ]
+    if found:
+        lines.append(f"taken out of what is staged for {', '.join(found)}: no batch that goes from now on has it")
+    if unknown:
+        lines.append(f"not to be found in what is staged for {', '.join(unknown)}: it has no {_NAMES[told['by']]}")
     if others := ", ".join(told["also_known_by"]):
         lines.append(f"also seen with: {others}; not suppressed: name these as well if they should be")
     return "\n".join(lines)

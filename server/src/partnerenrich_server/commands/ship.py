@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from partnerenrich import ConfigError
+from partnerenrich.budget import daily_budget
 from partnerenrich.configuration import bind, located_in
 from partnerenrich.errors import Problem
+from partnerenrich.store import Store
 from partnerenrich_server import options
 from partnerenrich_server.delivery.ledger import LEASE_SECONDS, Ledger
 from partnerenrich_server.delivery.shipping import Shipper, open_destinations
 from partnerenrich_server.delivery.telling import as_dict, line
-from partnerenrich_server.engine import read_configuration
+from partnerenrich_server.engine import read_configuration, running_store
 from partnerenrich_server.failures import Failure
 from partnerenrich_server.signals import ended_by_signals
 
 if TYPE_CHECKING:
-    from partnerenrich.configuration import Configuration
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from partnerenrich.configuration import Configuration, Integration
+    from partnerenrich.governor import DailyBudget
     from partnerenrich_server.delivery.entries import Entry
     from partnerenrich_server.delivery.shipping import Report
+
+STORE_SECONDS: Final = 2.0
+"""How long one round trip to the store may take: nobody waits for an event."""
 
 
 @click.command()
@@ -70,14 +79,16 @@ async def _ship(
         click.echo(f"Warning: {problem}", err=True)
 
     try:
-        integrations, plugins = bind(configuration)
+        bound, plugins = bind(configuration)
     except ConfigError as error:
         raise located_in(config, error) from None
     for failure in plugins.failures.values():
         warn(f"{failure}; its integrations are left out")
+    integrations = [each for each in itertools.chain(*bound.values()) if each.delivery]
     with tempfile.TemporaryDirectory(prefix="partnerenrich-") as local:
         async with (
-            open_destinations(itertools.chain(*integrations.values()), Path(local)) as destinations,
+            _daily_budgets(configuration, integrations) as budget_of,
+            open_destinations(integrations, Path(local), budget_of) as destinations,
             Ledger.open(configuration.ledger, lease_seconds=lease) as ledger,
         ):
             if not destinations:
@@ -95,6 +106,22 @@ async def _ship(
                 report = await shipper.once(flush=flush)
     click.echo(json.dumps(_as_dict(report)) if as_json else _as_text(report))
     return 0 if report.ok and not plugins.failures else Failure.exit_code
+
+
+@contextlib.asynccontextmanager
+async def _daily_budgets(
+    configuration: Configuration, integrations: Sequence[Integration]
+) -> AsyncIterator[Callable[[Integration], DailyBudget | None]]:
+    """The budgets that all processes share through the store, which is opened only where there is one to share."""
+    if all(integration.limits.calls_per_day is None for integration in integrations):
+        yield lambda _: None
+        return
+    with running_store(configuration) as running:
+        store = Store(running.url, command_seconds=STORE_SECONDS)
+        try:
+            yield lambda integration: daily_budget(integration, store)
+        finally:
+            await store.close()
 
 
 def _as_dict(report: Report) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import zstandard
 
+from partnerenrich.store import StoreFailed
 from partnerenrich_server.delivery import incoming
 from partnerenrich_server.delivery.records import Records
 from partnerenrich_server.delivery.storage import Storage, StorageError
@@ -39,7 +39,8 @@ class Collector:
 
     Args:
         integrations: Those that deliver.
-        is_suppressed: Whether the person of an event is not to be delivered any more.
+        is_suppressed: Whether the person of an event is not to be delivered any more. Raises `StoreFailed`
+            when that cannot be told.
 
     Attributes:
         lost: Records that found no place while the storage failed.
@@ -73,14 +74,17 @@ class Collector:
 
         Raises:
             StorageError: The storage failed; what was gathered waits on, as long as there is room.
+            StoreFailed: Nobody can tell who is suppressed; nothing was gathered.
         """
         with self._lock:
             if origin is None:
                 lines = range(self._next_line, self._next_line + len(events))
                 self._next_line += len(events)
             now = time.time()
-            for event, line in zip(events, lines, strict=True):
-                self._add(event, {"_origin": origin or self._origin, "_line": line, "_seen": now}, now)
+            suppressed = [bool(self._boxes.get(event.org)) and self._is_suppressed(event) for event in events]
+            for event, line, is_suppressed in zip(events, lines, suppressed, strict=True):
+                private = {"_origin": origin or self._origin, "_line": line, "_seen": now}
+                self._add(event, private, now, suppressed=is_suppressed)
             self._flush(box for boxes in self._boxes.values() for box in boxes if box.size >= BYTES)
 
     def flush(self, *, older_than: float = 0.0) -> None:
@@ -98,11 +102,17 @@ class Collector:
             self._flush(box for boxes in self._boxes.values() for box in boxes if box.size and box.oldest <= latest)
 
     async def collect(self, events: Sequence[Event]) -> None:
-        """As `add`, for those who cannot wait and cannot help it: a failure is logged, and what fits waits on."""
+        """
+        As `add`, for those who cannot wait and cannot help it: a failure is logged.
+
+        While the storage fails, what fits waits on; while nobody can tell who is suppressed, nothing is gathered.
+        """
         try:
             await asyncio.to_thread(self.add, events)
         except StorageError as error:
             log.warning("records wait for the staging storage (%d were lost so far): %s", self.lost, error)
+        except StoreFailed as error:
+            log.warning("nothing of %d events is delivered: %s", len(events), error)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[Collector]:
@@ -128,11 +138,11 @@ class Collector:
             except StorageError as error:
                 log.warning("records wait for the staging storage: %s", error)
 
-    def _add(self, event: Event, private: Mapping[str, Any], now: float) -> None:
+    def _add(self, event: Event, private: Mapping[str, Any], now: float, *, suppressed: bool) -> None:
         boxes = self._boxes.get(event.org)
         if not boxes:
             return
-        decoded, suppressed = msgspec.json.decode(event.encode()), self._is_suppressed(event)
+        decoded = msgspec.json.decode(event.encode())
         for box in boxes:
             row = box.records.of_event(event, decoded, now, suppressed=suppressed)
             if row is None:
@@ -174,10 +184,7 @@ class _Box:
         self.size += len(line)
 
     def flush(self) -> None:
-        content = zstandard.compress(b"\n".join(self._lines))
-        path = f"{self.folder}/{incoming.new_path(time.time(), len(self._lines))}"
-        if not self._storage.create(path, content):
-            raise StorageError("the staging storage has a file of that name already")
+        incoming.write(self._storage, self.folder, self._lines, time.time())
         self.written += len(self._lines)
         self._lines.clear()
         self.size = 0

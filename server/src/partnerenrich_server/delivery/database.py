@@ -21,7 +21,7 @@ except ImportError:
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_SECONDS = 10.0
 """For how long a write waits for another one to end."""
 
@@ -65,6 +65,7 @@ deliveries = Table(
     Column("turn", Integer, nullable=False),
     Column("created", Float, nullable=False),
     Column("updated", Float, nullable=False),
+    Column("files_deleted", Float),
     sa.Index("partnerenrich_deliveries_by_place", "org", "integration", "state"),
 )
 

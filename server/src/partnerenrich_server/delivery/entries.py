@@ -44,6 +44,8 @@ BEGUN = frozenset({State.SUBMITTING, *WITH_PARTNER})
 """On its way."""
 DONE = frozenset({State.PUBLISHED, State.HANDED_OVER})
 """All went well."""
+SETTLED = frozenset({*DONE, State.REJECTED, State.CANCELLED})
+"""Its files are kept for a while, to look back."""
 DEAD = frozenset({State.REJECTED, State.FAILED, State.UNCERTAIN})
 """The dead letters: nothing more happens unless a person wants it."""
 
@@ -81,6 +83,7 @@ class Entry:
         turn: Its place in the line of its integration.
         created: When the ledger first knew of it.
         updated: When it last changed.
+        files_deleted: When its files were deleted from the storage; None while they are there.
     """
 
     id: str
@@ -110,6 +113,7 @@ class Entry:
     turn: int = 0
     created: float = 0.0
     updated: float = 0.0
+    files_deleted: float | None = None
 
     @property
     def place(self) -> tuple[str, str]:

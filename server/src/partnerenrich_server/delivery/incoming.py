@@ -6,11 +6,15 @@ import re
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import zstandard
 
 from partnerenrich_server.delivery.manifest import is_id, new_id, time_of
+from partnerenrich_server.delivery.storage import StorageError
 
 if TYPE_CHECKING:
-    from partnerenrich_server.delivery.storage import Entry
+    from collections.abc import Sequence
+
+    from partnerenrich_server.delivery.storage import Entry, Storage
 
 FOLDER: Final = "incoming"
 _NAME: Final = re.compile(rf"(?:.*/)?{FOLDER}/(?P<id>[^/.]+)\.(?P<rows>\d+)\.ndjson\.zst")
@@ -42,12 +46,19 @@ class Incoming:
         return cls(entry.path, int(match["rows"]), entry.size, time_of(match["id"]))
 
 
-def new_path(now: float, rows: int) -> str:
+def write(storage: Storage, folder: str, lines: Sequence[bytes], now: float) -> None:
     """
-    The path of a new file, below the folder of its integration.
+    Make rows durable, in a file of their own.
 
     Args:
+        storage: The staging storage.
+        folder: That of the integration in it.
+        lines: The rows, each as JSON.
         now: Unix time in seconds.
-        rows: How many it holds.
+
+    Raises:
+        StorageError: The storage failed.
     """
-    return f"{FOLDER}/{new_id(now)}.{rows}.ndjson.zst"
+    path = f"{folder}/{FOLDER}/{new_id(now)}.{len(lines)}.ndjson.zst"
+    if not storage.create(path, zstandard.compress(b"\n".join(lines))):
+        raise StorageError("the staging storage has a file of that name already")

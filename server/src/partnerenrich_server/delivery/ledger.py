@@ -23,7 +23,7 @@ from partnerenrich_server.delivery.database import (
     pauses,
     transitions,
 )
-from partnerenrich_server.delivery.entries import BEGUN, DONE, OPEN, Entry, Pause, State, Transition
+from partnerenrich_server.delivery.entries import BEGUN, DONE, OPEN, SETTLED, Entry, Pause, State, Transition
 
 # below the module that tells what to install when it is missing
 import sqlalchemy as sa  # isort: skip
@@ -296,6 +296,41 @@ class Ledger:
         insert = self._insert(pauses).values(org=org, integration=integration, **values)
         upsert = insert.on_conflict_do_update(index_elements=[pauses.c.org, pauses.c.integration], set_=values)
         await self._run(lambda connection: connection.execute(upsert))
+
+    async def delete_files(self, org: str, integration: str, *, until: float, spared: str) -> list[str]:
+        """
+        Note that the files of batches which are over are deleted: before they are, so that nobody sends them again.
+
+        Args:
+            org: Slug of the organisation.
+            integration: Name of the integration.
+            until: Unix seconds; a batch that was settled later keeps its files, one that is superseded does not.
+            spared: A batch that keeps them in any case.
+
+        Returns:
+            The ids of all batches without files, also those that were noted before.
+        """
+        now = self.clock()
+        settled = sa.and_(deliveries.c.state.in_(SETTLED), deliveries.c.updated <= until)
+        mark = (
+            sa.update(deliveries)
+            .where(
+                _of(deliveries, org, integration),
+                sa.or_(settled, deliveries.c.state == State.SUPERSEDED),
+                deliveries.c.files_deleted.is_(None),
+                deliveries.c.id != spared,
+            )
+            .values(files_deleted=now, updated=now)
+        )
+        query = sa.select(deliveries.c.id).where(
+            _of(deliveries, org, integration), deliveries.c.files_deleted.is_not(None)
+        )
+
+        def work(connection: sa.Connection) -> list[str]:
+            connection.execute(mark)
+            return list(connection.scalars(query))
+
+        return await self._run(work)
 
     # What a person decides
 

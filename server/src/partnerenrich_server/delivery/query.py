@@ -60,7 +60,7 @@ class Connection:
             while rows := cursor.fetchmany(size):
                 yield from rows
 
-    def function(self, name: str, function: Callable[[str], Any], returns: str) -> None:
+    def function(self, name: str, function: Callable[[Any], Any], returns: str) -> None:
         """Make a function of one text known, which may do more than give a value."""
         self._connection.create_function(name, function, ["VARCHAR"], returns, null_handling=SPECIAL, side_effects=True)
 

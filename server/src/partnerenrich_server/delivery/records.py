@@ -23,7 +23,10 @@ PERSON: Final = "identify"
 """The kind of event that a row of a table is taken for."""
 
 _LENGTHS: Final = {name: recipes.length(name) for name in recipes.HASHES}
-_IDS: Final = frozenset({"user_id", "anonymous_id", "canonical_id"})
+_IDS: Final = {"user_id": "user_id", "anonymous_id": "canonical_id", "canonical_id": "canonical_id"}
+"""The last step of a path to what the suppression list knows it as."""
+_FOREVER: Final = 253_402_300_799.0
+"""The end of the year 9999, Unix time in seconds: JSON has no infinity."""
 _micros = transform("date_format", "timestamp", "epoch_micros")
 
 
@@ -58,6 +61,8 @@ class Records:
         hashed: Column that holds digests to what they are.
         contacts: Columns of which a record must have at least one: the digests, e-mails and phones.
         identifying: Columns by which the records of a person are found again.
+        listed: Those of them that are made of what the suppression list knows, to its name there.
+        spelled: Columns with e-mails or phones as people write them, to which of both; see `normal`.
         key: Column that tells people apart in a snapshot; None where batches are appended.
     """
 
@@ -65,6 +70,8 @@ class Records:
     hashed: Mapping[str, Digest]
     contacts: tuple[str, ...]
     identifying: tuple[str, ...]
+    listed: Mapping[str, str]
+    spelled: Mapping[str, recipes.Kind]
     key: str | None
     _integration: Integration = attrs.field(repr=False)
 
@@ -83,14 +90,29 @@ class Records:
         key = settings.key if settings.collect == "snapshot" else None
         hashed = {field.name: digest for field in fields if (digest := Digest.of(field))}
         contacts = {field.name for field in fields if field.name in hashed or recipes.kind_of(field.source) != "other"}
-        ids = {field.name for field in fields if _snake(field.source.rpartition(".")[2]) in _IDS}
+        listed = {field.name: source for field in fields if (source := _listed_as(field))}
         columns = blueprint.columns
 
         def in_order(names: set[str]) -> tuple[str, ...]:
             return tuple(column for column in columns if column in names)
 
-        identifying = contacts | ids | ({key} if key else set())
-        return cls(columns, hashed, in_order(contacts) or columns, in_order(identifying), key, integration)
+        spelled = {
+            field.name: kind
+            for field in fields
+            if (kind := recipes.kind_of(field.source)) != "other"
+            and field.name not in hashed
+            and field.transforms != ("none",)
+        }
+        return cls(
+            columns,
+            hashed,
+            contacts=in_order(contacts) or columns,
+            identifying=in_order(contacts | listed.keys() | ({key} if key else set())),
+            listed=listed,
+            spelled=spelled,
+            key=key,
+            integration=integration,
+        )
 
     def of_event(
         self, event: Event, decoded: Mapping[str, Any], now: float, *, suppressed: bool = False
@@ -128,19 +150,52 @@ class Records:
             return {"_time": moment, "_reject": f"no {self.key}"}
         return {**row, "_time": moment}
 
-    def _withdrawal(self, decoded: Mapping[str, Any], moment: float) -> dict[str, Any] | None:
-        assert self._integration.delivery is not None
-        region = self._integration.delivery.default_region
+    def forgotten(self, source: str, value: str, until: float) -> dict[str, Any] | None:
+        """
+        What collects of a person or a device that is forgotten, or not any more.
+
+        Args:
+            source: As the suppression list names it, such as ``email``.
+            value: As it is written in an event.
+            until: Unix time in seconds up to which no record is delivered.
+
+        Returns:
+            As `of_event` of a withdrawal; None when no column is made of such an identifier.
+        """
+        normal = recipes.apply("none", source, value, self._region)
         row = {
             field.name: text
             for field in self._fields()
-            if field.name in self.identifying and (text := text_of(field.change(field.read(decoded), region)))
+            if self.listed.get(field.name) == source and (text := text_of(field.change(normal, self._region)))
+        }
+        return {**row, "_time": min(until, _FOREVER), "_withdrawn": True, "_forgotten": True} if row else None
+
+    def _withdrawal(self, decoded: Mapping[str, Any], moment: float) -> dict[str, Any] | None:
+        row = {
+            field.name: text
+            for field in self._fields()
+            if field.name in self.identifying and (text := text_of(field.change(field.read(decoded), self._region)))
         }
         return {**row, "_time": moment, "_withdrawn": True} if row else None
+
+    def normal(self, kind: recipes.Kind, value: str) -> str:
+        """The capture form of an e-mail or a phone; what is none stays as it is."""
+        return recipes.apply("none", kind, value, self._region) or value
+
+    @property
+    def _region(self) -> str | None:
+        assert self._integration.delivery is not None
+        return self._integration.delivery.default_region
 
     def _fields(self) -> tuple[Field, ...]:
         assert self._integration.delivery is not None
         return self._integration.delivery.blueprint.fields(PERSON)
+
+
+def _listed_as(field: Field) -> str | None:
+    """What the suppression list calls the identifier that a field is made of; None when it knows none such."""
+    kind = recipes.kind_of(field.source)
+    return _IDS.get(_snake(field.source.rpartition(".")[2])) if kind == "other" else kind
 
 
 def _snake(name: str) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from partnerenrich import PartnerEnrichError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+SUPPRESSED: Final = "on the suppression list"
+"""Why a person's record is left out; it says nothing against the input, so there may be any number of them."""
 
 
 class TooManyRejected(PartnerEnrichError):
@@ -67,9 +71,10 @@ class Rejects:
         Raises:
             TooManyRejected: It is passed; says by how much, and why.
         """
-        rejected = self.records.total()
+        counted = Counter({reason: count for reason, count in self.records.items() if reason != SUPPRESSED})
+        rejected = counted.total()
         if rejected > most * (rejected + accepted):
-            reasons = "; ".join(f"{reason}: {count:,}" for reason, count in self.records.most_common())
+            reasons = "; ".join(f"{reason}: {count:,}" for reason, count in counted.most_common())
             raise TooManyRejected(
                 f"{rejected:,} of {rejected + accepted:,} records were set aside ({reasons}),"
                 f" more than deliver.max_rejected allows ({most:.0%}): nothing was sealed, nothing is lost"

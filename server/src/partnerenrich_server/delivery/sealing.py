@@ -13,8 +13,9 @@ from partnerenrich_server.delivery.hashing import name, text
 from partnerenrich_server.delivery.query import NO_DIGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from partnerenrich import recipes
     from partnerenrich.configuration import DeliverSettings
     from partnerenrich_server.delivery.query import Connection
     from partnerenrich_server.delivery.records import Records
@@ -24,11 +25,19 @@ PRIVATE: Final = {
     "_time": "DOUBLE",
     "_seen": "DOUBLE",
     "_withdrawn": "BOOLEAN",
+    "_forgotten": "BOOLEAN",
+    "_sealed": "DOUBLE",
     "_reject": "VARCHAR",
     "_origin": "VARCHAR",
     "_line": "BIGINT",
 }
-"""Columns that no partner sees: when it happened, when it collected, what it is, and where it comes from."""
+"""
+Columns that no partner sees: when it happened, when it collected, what it is, and where it comes from.
+
+A withdrawal takes out the records of its person up to its ``_time``. That of one that is ``_forgotten`` is the end of
+the suppression; of several of the same identifiers the one seen last counts. ``_sealed`` is when a withdrawal was first
+heeded in a batch.
+"""
 
 _GROUP_ROWS: Final = 50_000
 _SUFFIXES: Final = {"none": "", "gzip": ".gz", "zstd": ".zst"}
@@ -71,16 +80,20 @@ class Sealing:
         records: What the records are.
         settings: How files are written.
         folder: Where they are written.
+        now: Unix time in seconds.
 
     Attributes:
         fresh: Records so far that were not set aside, without those of earlier batches.
     """
 
-    def __init__(self, connection: Connection, records: Records, settings: DeliverSettings, folder: Path) -> None:
+    def __init__(
+        self, connection: Connection, records: Records, settings: DeliverSettings, folder: Path, now: float
+    ) -> None:
         self._connection = connection
         self._records = records
         self._settings = settings
         self._folder = folder
+        self._now = now
         self.fresh = 0
 
     def collected(self, files: Sequence[Path], rejects: Rejects) -> str:
@@ -105,10 +118,10 @@ class Sealing:
         self.fresh += self._connection.value("SELECT count(*) FROM collected WHERE _reject IS NULL")
         return "SELECT * FROM collected WHERE _reject IS NULL"
 
-    def of_table(self, query: str, now: float) -> str:
+    def of_table(self, query: str) -> str:
         """What a query over files gives, once, with the private columns that it lacks."""
         file = text(str(self._folder / "table.parquet"))
-        private = f"{now!r}::DOUBLE AS _time, {now!r}::DOUBLE AS _seen, false AS _withdrawn"
+        private = f"{self._now!r}::DOUBLE AS _time, {self._now!r}::DOUBLE AS _seen, false AS _withdrawn"
         self.fresh += self._connection.value(f"COPY (SELECT *, {private} FROM ({query})) TO {file} (FORMAT parquet)")
         return f"SELECT * FROM read_parquet({file})"
 
@@ -127,11 +140,11 @@ class Sealing:
         A snapshot has the latest record of each key. Records that are not younger than a withdrawal of the same person
         are left out. The file has the withdrawals, and of a snapshot all records.
         """
-        together = " UNION ALL BY NAME ".join(queries)
-        self.withdrawn(f"SELECT * FROM ({together}) WHERE _withdrawn")
+        together = self._together(queries)
+        self.withdrawn(queries)
         remaining = self.without_withdrawn(f"SELECT * FROM ({together}) WHERE _withdrawn IS NOT true")
         state = self._folder / "state.parquet"
-        kept = "SELECT * FROM withdrawn"
+        kept = f"SELECT * REPLACE (coalesce(_sealed, {self._now!r}) AS _sealed) FROM withdrawn"
         if self._settings.collect == "snapshot":
             order = "_time DESC, _seen DESC, _origin DESC, _line DESC"
             key = name(self._settings.key or "")
@@ -141,9 +154,14 @@ class Sealing:
         self._connection.run(f"COPY ({kept}) TO {text(str(state))} (FORMAT parquet, ROW_GROUP_SIZE {_GROUP_ROWS})")
         return remaining, state
 
-    def withdrawn(self, query: str) -> int:
-        """Note who has withdrawn; returns how many."""
-        self._connection.run(f"CREATE TEMP TABLE withdrawn AS {query}")
+    def withdrawn(self, queries: Sequence[str]) -> int:
+        """Note who has withdrawn or was forgotten, of all records; returns how many."""
+        same = ", ".join(map(name, self._records.identifying))
+        self._connection.run(
+            f"CREATE TEMP TABLE withdrawn AS SELECT * FROM ({self._together(queries)}) WHERE _withdrawn"
+            " QUALIFY _forgotten IS NOT true"
+            f" OR row_number() OVER (PARTITION BY _forgotten, {same} ORDER BY _seen DESC) = 1"
+        )
         count: int = self._connection.value("SELECT count(*) FROM withdrawn")
         return count
 
@@ -157,12 +175,25 @@ class Sealing:
         """
         if not self._connection.value("SELECT count(*) FROM withdrawn"):
             return query
+        for kind in set(self._records.spelled.values()):
+            self._connection.function(f"normal_{kind}", self._normal(kind), "VARCHAR")
         later = "" if ever else " AND w._time >= r._time"
         tests = [
-            f"NOT EXISTS (SELECT 1 FROM withdrawn w WHERE w.{name(column)} = r.{name(column)}{later})"
+            f"NOT EXISTS (SELECT 1 FROM withdrawn w WHERE {self._compared(column, 'w')} ="
+            f" {self._compared(column, 'r')}{later})"
             for column in self._records.identifying
         ]
         return f"SELECT * FROM ({query}) r WHERE {' AND '.join(tests)}"
+
+    def _normal(self, kind: recipes.Kind) -> Callable[[str | None], str | None]:
+        return lambda value: None if value is None else self._records.normal(kind, value)
+
+    def _compared(self, column: str, table: str) -> str:
+        """A column as it is compared: what is no digest may be written in several ways."""
+        value, kind = f"{table}.{name(column)}", self._records.spelled.get(column)
+        if column in self._records.hashed:
+            return value
+        return f"normal_{kind}({value})" if kind else f"trim({value})"
 
     def parts(self, query: str) -> Iterator[Part]:
         """
@@ -185,6 +216,12 @@ class Sealing:
         """How the name of a file ends."""
         settings = self._settings
         return ".parquet" if settings.format == "parquet" else f".csv{_SUFFIXES[settings.compression or 'none']}"
+
+    def _together(self, queries: Sequence[str]) -> str:
+        """The rows of all queries, each with all columns that any row may have."""
+        types = {**dict.fromkeys(self._records.columns, "VARCHAR"), **PRIVATE}
+        none = f"SELECT {', '.join(f'NULL::{kind} AS {name(column)}' for column, kind in types.items())} WHERE false"
+        return " UNION ALL BY NAME ".join([none, *queries])
 
     def _checked(self, query: str) -> str:
         """The columns of the records alone, and an error for a plain value where a digest has to be."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from partnerenrich.configuration import Integration
+    from partnerenrich.governor import DailyBudget
     from partnerenrich_server.delivery.entries import Pause
     from partnerenrich_server.delivery.ledger import Ledger
 
@@ -27,6 +28,8 @@ AT_ONCE = 8
 """Deliveries that one process works on at the same moment."""
 CLAIM_AGAIN = 0.5
 """Seconds after which a delivery that another worker was quicker to claim is looked at again."""
+CLEAR_SECONDS = 3600.0
+"""How often one process looks for files that are to be deleted."""
 LONGEST_WAIT = 60.0
 """Seconds; `Shipper.once` leaves to a later run what is not due within them."""
 
@@ -113,6 +116,7 @@ class Shipper:
         self._pace = pace or Pace()
         self._sweeps: dict[Place, asyncio.Task[None]] = {}
         self._next_sweep: dict[Place, float] = {}
+        self._next_clearing: dict[Place, float] = {}
         self._steps: dict[str, asyncio.Task[None]] = {}
         self._ledger_error: LedgerError | None = None
         self._sealed: list[str] = []
@@ -142,8 +146,8 @@ class Shipper:
             self._start_sweeps(flush=flush)
             await asyncio.wait(list(self._sweeps.values()))
             while not self._stopping.is_set():
-                self._raise_ledger_error()
                 prospects = await self._prospects()
+                self._raise_ledger_error()  # of a step that has ended meanwhile: it must not be taken again
                 now = self._ledger.clock()
                 self._start_steps(prospects, now)
                 soon = [each.at for each in prospects if each.at <= now + LONGEST_WAIT and not each.by_others]
@@ -196,7 +200,7 @@ class Shipper:
                 self._sweeps[place] = asyncio.create_task(self._sweep(destination, flush=flush))
 
     async def _sweep(self, destination: Destination, *, flush: bool) -> None:
-        """Seal what is due, and take up what was sealed."""
+        """Seal what is due, take up what was sealed, and delete what is over."""
         place = "/".join(destination.place)
         try:
             await self._attempt(f"{place}: sealing", self._flush(destination, force=flush))
@@ -224,12 +228,23 @@ class Shipper:
 
     async def _take_up(self, destination: Destination) -> None:
         known = await self._ledger.known(*destination.place)
-        for batch_id in await destination.stage.batches():
+        batches = await destination.stage.batches()
+        for batch_id in batches:
             if batch_id not in known:
                 manifest = await destination.stage.manifest(batch_id)
                 entry = destination.entry(manifest)
                 if await self._ledger.take_up(entry, supersedes=manifest.supersedes):
                     self._tell(entry)
+        place, now = destination.place, self._ledger.clock()
+        if batches and self._next_clearing.get(place, now) <= now:
+            await self._attempt(f"{'/'.join(place)}: deleting files", self._clear(destination, batches[-1]))
+            self._next_clearing[place] = now + CLEAR_SECONDS
+
+    async def _clear(self, destination: Destination, newest: str) -> None:
+        """Delete the files of batches that are over; never those of the newest one, which the next one is built on."""
+        until = self._ledger.clock() - destination.settings.keep_seconds
+        if without := await self._ledger.delete_files(*destination.place, until=until, spared=newest):
+            await destination.stage.delete(without)
 
     async def _prospects(self) -> list[_Prospect]:
         """All open deliveries of our integrations, each with the moment from which it can be worked on."""
@@ -309,13 +324,18 @@ class Shipper:
 
 
 @contextlib.asynccontextmanager
-async def open_destinations(integrations: Iterable[Integration], local: Path) -> AsyncIterator[list[Destination]]:
+async def open_destinations(
+    integrations: Iterable[Integration],
+    local: Path,
+    budget_of: Callable[[Integration], DailyBudget | None] = lambda _: None,
+) -> AsyncIterator[list[Destination]]:
     """
     Open the stages of all integrations that deliver.
 
     Args:
         integrations: Others are left out.
         local: Folder for scratch files.
+        budget_of: How many calls a day an integration has left.
 
     Raises:
         ConfigError: Staging of one is wrong.
@@ -326,7 +346,7 @@ async def open_destinations(integrations: Iterable[Integration], local: Path) ->
             if integration.delivery is not None:
                 settings = integration.delivery.settings
                 stage = Stage.open(integration, settings, local=local)
-                destinations.append(Destination(integration, settings, stage))
+                destinations.append(Destination(integration, settings, stage, budget_of(integration)))
         yield destinations
     finally:
         for destination in destinations:

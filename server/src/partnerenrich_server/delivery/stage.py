@@ -33,7 +33,7 @@ except ImportError:
     raise Failure("batches need more: pip install 'partnerenrich-server[deliver]'") from None
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from partnerenrich.configuration import DeliverSettings, Integration
     from partnerenrich.models import StagedFile
@@ -147,7 +147,7 @@ class Stage:
 
     async def recheck(self, manifest: Manifest) -> Manifest:
         """
-        Take out who has withdrawn since: to be called right before a batch is submitted for the first time.
+        Take out who has withdrawn or was forgotten since: to be called right before a batch is submitted.
 
         Returns:
             The same manifest when nobody has; else that of a new batch, which supersedes it.
@@ -178,6 +178,17 @@ class Stage:
             return (self._storage.read(path) or b"").decode()
 
         return await asyncio.to_thread(note)
+
+    async def delete(self, batch_ids: Collection[str]) -> None:
+        """
+        Delete all files of batches, such as those whose delivery is over; what is gone already does not matter.
+
+        The newest batch must not be among them, for the next one follows from it.
+
+        Raises:
+            StorageError: The storage failed. Some may be left: ask again.
+        """
+        await asyncio.to_thread(self._delete, frozenset(batch_ids))
 
     def open_file(self, file: StagedFile) -> BinaryIO:
         """
@@ -240,7 +251,7 @@ class Stage:
         now = time.time()
         rejects = Rejects()
         with self._scratch() as scratch, connected(scratch) as connection:
-            sealing = Sealing(connection, self.records, self._settings, scratch)
+            sealing = Sealing(connection, self.records, self._settings, scratch, now)
             queries = []
             if waiting:
                 queries.append(
@@ -254,7 +265,7 @@ class Stage:
                 parts = list(sealing.parts(table))
                 sealing.fresh = sum(part.rows for part in parts)
             else:
-                query, state = sealing.merged([*queries, *([sealing.of_table(table, now)] if table else [])])
+                query, state = sealing.merged([*queries, *([sealing.of_table(table)] if table else [])])
                 parts = list(sealing.parts(query))
             unreadable(connection, rejects)
             rejects.check(sealing.fresh, self._settings.max_rejected)
@@ -277,7 +288,7 @@ class Stage:
             return self._recheck(self._manifest(successor.decode()))
         waiting = self._incoming()
         with self._scratch() as scratch, connected(scratch) as connection:
-            sealing = Sealing(connection, self.records, self._settings, scratch)
+            sealing = Sealing(connection, self.records, self._settings, scratch, time.time())
             queries = []
             if waiting:
                 queries.append(
@@ -285,9 +296,8 @@ class Stage:
                 )
             if head.state:
                 state = sealing.state_of(self._download(f"snapshots/{head.state}.state", scratch))
-                queries.append(f"SELECT * FROM ({state}) WHERE _seen > {manifest.created!r}")
-            together = " UNION ALL BY NAME ".join(queries)
-            if not queries or not sealing.withdrawn(f"SELECT * FROM ({together}) WHERE _withdrawn"):
+                queries.append(f"SELECT * FROM ({state}) WHERE _sealed > {manifest.created!r}")
+            if not sealing.withdrawn(queries):
                 return manifest
             staged = " UNION ALL ".join(
                 f"SELECT * FROM {self._scan(scratch, manifest, file)}" for file in manifest.files
@@ -373,6 +383,11 @@ class Stage:
         if not is_id(first):
             raise StorageError(f"{_FIRST} in the staging folder is damaged")
         return first
+
+    def _delete(self, batch_ids: frozenset[str]) -> None:
+        paths = [entry.path for entry in self._storage.list(self._path("batches"))]
+        theirs = [path for path in paths if self._below(path).split("/")[1] in batch_ids]
+        self._storage.delete(sorted(theirs, key=lambda path: not path.endswith("/manifest.json")))
 
     def _incoming(self) -> list[Incoming]:
         found = map(Incoming.of, self._storage.list(self._path(FOLDER)))

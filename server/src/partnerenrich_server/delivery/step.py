@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from partnerenrich import Call, Receipt
     from partnerenrich.configuration import DeliverSettings, Integration
+    from partnerenrich.governor import DailyBudget
     from partnerenrich_server.delivery.ledger import Ledger
     from partnerenrich_server.delivery.manifest import Manifest
     from partnerenrich_server.delivery.pace import Pace
@@ -76,7 +77,9 @@ class Destination:
         resumes: Whether the plugin finds out what became of a call that was cut off.
     """
 
-    def __init__(self, integration: Integration, settings: DeliverSettings, stage: Stage) -> None:
+    def __init__(
+        self, integration: Integration, settings: DeliverSettings, stage: Stage, budget: DailyBudget | None = None
+    ) -> None:
         facts = integration.partner.facts.delivery
         self.integration = integration
         self.settings = settings
@@ -88,7 +91,7 @@ class Destination:
             allowed_hosts=partner_http.hosts_of(integration.config),
         )
         patient = attrs.evolve(limits, timeout=CALL_SECONDS, attempts=1)
-        self._governor = Governor(attrs.evolve(integration, limits=patient))
+        self._governor = Governor(attrs.evolve(integration, limits=patient), budget=budget)
 
     @property
     def place(self) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fnmatch
+import functools
 import glob
 import gzip
 import io
@@ -18,11 +19,12 @@ from partnerenrich import ConfigError, recipes
 from partnerenrich.settings import suggestion
 from partnerenrich_server.delivery.hashing import Column, changer, name, text
 from partnerenrich_server.delivery.records import PERSON
+from partnerenrich_server.delivery.rejects import SUPPRESSED
 from partnerenrich_server.delivery.storage import Storage
 from partnerenrich_server.failures import Misuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from partnerenrich.blueprint import Field
     from partnerenrich.configuration import BatchDelivery
@@ -36,6 +38,8 @@ _COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
 _DELIMITERS: Final = ",;\t|"
 _WILD: Final = re.compile(r"[*?\[]")
 _SAMPLE: Final = 1000
+_REMEMBERED: Final = 10_000
+"""Identifiers of each kind that are looked up once, however often they come."""
 
 _SPELLINGS: Final = (
     ("customerid", "userid", "customer", "user", "id", "uid", "clientid", "memberid", "externalid"),
@@ -266,6 +270,7 @@ def rows(
     records: Records,
     chosen: Mapping[str, str],
     rejects: Rejects,
+    is_suppressed: Callable[[str, str], bool] | None = None,
 ) -> tuple[str, list[dict[str, str]]]:
     """
     The records of all tables, as a query; and for each table, which of its columns feeds which column.
@@ -273,6 +278,15 @@ def rows(
     The query has the columns of the records, with `records.key` also ``_line``, the
     number of the record in its file, and ``_origin``. To run it counts what is set
     aside in `rejects`.
+
+    Args:
+        connection: Where the query will run.
+        tables: The files.
+        delivery: What makes the records.
+        records: What they are.
+        chosen: See `matched`.
+        rejects: Counts.
+        is_suppressed: Of a kind of identifier, such as ``email``, and one as it is written; None when nobody is.
 
     Raises:
         Misuse: See `matched`.
@@ -283,9 +297,13 @@ def rows(
             f"slow_{index}", changer(field, delivery.default_region, rejects.unusable(field.name)), "VARCHAR"
         )
     connection.function("set_aside", rejects.set_aside, "BOOLEAN")
+    if is_suppressed:
+        for source in set(records.listed.values()):
+            connection.function(f"suppressed_{source}", _remembering(is_suppressed, source), "BOOLEAN")
     constants = {column: str(value) for column, value in (delivery.blueprint.payload({"type": PERSON}) or {}).items()}
     sources = [matched(table, records, fields, chosen) for table in tables]
-    selects = (_select(table, found, records, fields, constants) for table, found in zip(tables, sources))
+    checked = records.listed if is_suppressed else {}
+    selects = (_select(table, found, records, fields, constants, checked) for table, found in zip(tables, sources))
     return " UNION ALL ".join(selects), sources
 
 
@@ -298,8 +316,23 @@ def unreadable(connection: Connection, rejects: Rejects) -> None:
             rejects.add(_UNREADABLE.get(kind, "a line that cannot be read"), count)
 
 
+def _remembering(is_suppressed: Callable[[str, str], bool], source: str) -> Callable[[str], bool]:
+    """Whether a value is suppressed, worked out once for each distinct one."""
+
+    @functools.lru_cache(_REMEMBERED)
+    def check(value: str) -> bool:
+        return is_suppressed(source, value)
+
+    return check
+
+
 def _select(
-    table: Table, sources: Mapping[str, str], records: Records, fields: Sequence[Field], constants: Mapping[str, str]
+    table: Table,
+    sources: Mapping[str, str],
+    records: Records,
+    fields: Sequence[Field],
+    constants: Mapping[str, str],
+    checked: Mapping[str, str],
 ) -> str:
     columns = {
         field.name: Column(field, f"c{index}", f"slow_{index}")
@@ -319,7 +352,7 @@ def _select(
     return (
         f"SELECT {', '.join(kept)} FROM (SELECT *, {', '.join(values)}"
         f" FROM (SELECT *, {normal} FROM (SELECT *, {stripped} FROM (SELECT {used}{line} FROM {table.scan}))))"
-        f" WHERE {_is_record(columns, records)}"
+        f" WHERE {_is_record(columns, records, checked)}"
     )
 
 
@@ -327,7 +360,7 @@ def _constant(constants: Mapping[str, str], target: str) -> str:
     return text(constants[target]) if target in constants else "NULL::VARCHAR"
 
 
-def _is_record(columns: Mapping[str, Column], records: Records) -> str:
+def _is_record(columns: Mapping[str, Column], records: Records, checked: Mapping[str, str]) -> str:
     contacts = [target for target in records.contacts if target in columns]
     usable = f"coalesce({', '.join(map(name, contacts))}) IS NOT NULL"
     every = f"coalesce({', '.join(column.source for column in columns.values())})"
@@ -337,7 +370,13 @@ def _is_record(columns: Mapping[str, Column], records: Records) -> str:
         f"WHEN {given} IS NULL THEN {text('no ' + ' or '.join(contacts))} "
     )
     if records.key:
-        reason += f"WHEN {usable} THEN {text('no ' + records.key)} "
-        usable += f" AND {name(records.key)} IS NOT NULL"
+        keyed = f"{name(records.key)} IS NOT NULL"
+        reason += f"WHEN {usable} AND NOT {keyed} THEN {text('no ' + records.key)} "
+        usable += f" AND {keyed}"
+    looked_up = {columns[target].source: source for target, source in checked.items() if target in columns}
+    if looked_up:
+        reason += f"WHEN {usable} THEN {text(SUPPRESSED)} "
+        known = (f"coalesce(suppressed_{source}({column}), false)" for column, source in looked_up.items())
+        usable += f" AND NOT ({' OR '.join(known)})"
     reason += f"ELSE {text('unusable ' + ', '.join(contacts))} END"
     return f"CASE WHEN {usable} THEN true ELSE set_aside({reason}) END"

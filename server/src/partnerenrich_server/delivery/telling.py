@@ -33,7 +33,7 @@ def counts(entry: Entry) -> str:
 def as_dict(entry: Entry, history: list[Transition] | None = None) -> dict[str, Any]:
     """One delivery as JSON has it; times are ISO 8601."""
     told = attrs.asdict(entry, filter=lambda field, _: field.name not in _INSIDE)
-    for name in ("next_attempt", "deadline", "lease_until", "created", "updated"):
+    for name in ("next_attempt", "deadline", "lease_until", "created", "updated", "files_deleted"):
         told[name] = moment(told[name])
     if entry.state not in OPEN:
         told["next_attempt"] = None
