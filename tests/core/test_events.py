@@ -176,13 +176,17 @@ def test_an_event_may_be_exactly_as_long_as_the_limit():
     assert read_fields(line)
 
 
-@given(st.binary(max_size=60))
+@given(st.binary(max_size=60) | st.sampled_from([b"{}", b' {"a":1}\n', b"[]", b"{]", b'{"context":{}}']))
 def test_any_bytes_are_an_event_or_an_event_error(line):
     try:
         fields = read_fields(line)
     except EventError:
+        with pytest.raises(EventError):
+            Event.parse(line, "acme")
         return
-    assert exactly(Event("acme", fields).encode()) == list(dict(exactly(line)).items())
+    event = Event.parse(line, "acme")
+    assert event.fields == fields
+    assert event.encode() == line.strip()
 
 
 @pytest.mark.parametrize("raw", [b"1E400", b"9" * 5000])

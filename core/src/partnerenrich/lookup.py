@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -424,11 +423,11 @@ def _record_of(
     integration: Integration, source: str, resolution: Resolution, attributes: msgspec.Raw, now: float
 ) -> Answer:
     """The record of what the partner found."""
-    answer = None
-    if isinstance(resolution.partner_id, str):
-        with suppress(TypeError, ValueError):
-            answer = memory.found(integration.version, source, resolution, attributes, integration.ttl, now)
-    if answer is None:
+    try:
+        answer = memory.found(integration.version, source, resolution, attributes, integration.ttl, now)
+    except (TypeError, ValueError):
+        answer = None
+    if answer is None or not isinstance(resolution.partner_id, str):
         raise BadResponse("the resolution holds a value of a wrong type")
     if answer.expires_at is not None and answer.expires_at <= now:
         raise BadResponse("the answer had expired when it came")
