@@ -62,7 +62,7 @@ async def test_sigterm_flushes_what_was_accepted(start, broker):
     assert process.returncode == 0
     assert taken
     assert {f"{number}-{index}" for number in taken for index in range(20)} <= written
-    assert all(json.loads(line)["level"] in {"debug", "info"} for line in told.splitlines())
+    assert {json.loads(line)["level"] for line in told.splitlines()} <= {"debug", "info"}
     assert PASSWORD not in told.decode()
 
 
@@ -72,8 +72,8 @@ async def test_who_left_before_the_answer_has_been_written_all_the_same(start, b
     async with httpx.AsyncClient(base_url=url, headers=SHOP, trust_env=False) as client:
         await client.post("/v1/events?key=pk-shop", json={"type": "page", "messageId": "first"})
         broker.pause()
+        event = {"type": "page", "messageId": "left"}
         with pytest.raises(httpx.ReadTimeout):
-            event = {"type": "page", "messageId": "left"}
             await client.post("/v1/events?key=pk-shop", json=event, timeout=0.5)
     process.send_signal(signal.SIGTERM)
     broker.resume()

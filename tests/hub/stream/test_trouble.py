@@ -24,17 +24,21 @@ async def refused(raw, store):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"acks": "1"}, "stream.options: acks is set by the hub; remove it"),
-        ({"bootstrap.servers": CANARY}, "stream.options: bootstrap.servers is set by the hub; remove it"),
-        ({"sasl.mechanisn": CANARY}, "stream.options: librdkafka does not accept sasl.mechanisn"),
-        ({"linger.ms": CANARY}, "stream.options: librdkafka does not accept linger.ms"),
-        ({"compression.type": CANARY}, "stream.options: librdkafka does not accept compression.type"),
+        ({"acks": "1"}, "acks is set by the hub; remove it"),
+        ({"bootstrap.servers": CANARY}, "bootstrap.servers is set by the hub; remove it"),
+        ({"sasl.mechanisn": CANARY}, 'librdkafka says: No such configuration property: "sasl.mechanisn"'),
+        ({"compression.type": CANARY}, 'says: Invalid value "***" for configuration property "compression.codec"'),
+        ({"linger.ms": "5000"}, "`message.timeout.ms` must be greater than `linger.ms`"),
     ],
 )
 async def test_options_that_cannot_be_are_named(raw, store, options, told):
     raw["stream"] = {"kind": "kafka", "url": "kafka://127.0.0.1:1", "options": options}
 
-    assert await refused(raw, store) == [told]
+    [problem] = await refused(raw, store)
+
+    assert problem.startswith("stream.options: ")
+    assert told in problem
+    assert CANARY not in problem
 
 
 async def test_a_url_that_redis_cannot_read_is_named(raw, store):
@@ -123,4 +127,4 @@ def test_run_reads_and_writes_files_whatever_the_stream(config, raw):
     done = subprocess.run(command, input=b'{"type": "page"}\n', capture_output=True, timeout=50, check=False)
 
     assert done.returncode == 0
-    assert b'"type": "page"' in done.stdout
+    assert json.loads(done.stdout)["type"] == "page"

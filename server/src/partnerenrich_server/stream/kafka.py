@@ -48,7 +48,6 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "partitioner": "murmur2_random",  # as the clients in Java have it
     "queue.buffering.max.kbytes": 128 * 1024,
     "reconnect.backoff.max.ms": 1000,
-    "sasl.mechanism": "SCRAM-SHA-512",
 }
 
 OnError = Callable[[KafkaError], None]
@@ -72,8 +71,10 @@ async def open_kafka(settings: StreamSettings, visitor_of: VisitorOf) -> AsyncIt
     try:
         writer = KafkaWriter(functools.partial(_producer, properties), settings.output, visitor_of)
     except KafkaException as error:
-        refused = next((name for name in options if f'"{name}"' in str(error)), "one of them")
-        raise ConfigError([Problem("stream.options", f"librdkafka does not accept {refused}")]) from None
+        what = error.args[0].str().strip()
+        for value in options.values():
+            what = what.replace(f'"{value}"', '"***"')
+        raise ConfigError([Problem("stream.options", f"librdkafka says: {what}")]) from None
     try:
         yield writer
     finally:
@@ -165,7 +166,9 @@ def _address(url: str) -> Mapping[str, str]:
     user, _, password = map(unquote, credentials.partition(":"))
     security = ("SASL_" if user else "") + ("SSL" if scheme == "kafka+ssl" else "PLAINTEXT")
     known = {"bootstrap.servers": brokers, "security.protocol": security}
-    return known | {"sasl.username": user, "sasl.password": password} if user else known
+    if user:
+        known |= {"sasl.mechanism": "SCRAM-SHA-512", "sasl.username": user, "sasl.password": password}
+    return known
 
 
 class _Reports:
