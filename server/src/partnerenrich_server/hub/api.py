@@ -222,6 +222,7 @@ class Api:
         if longest:
             await asyncio.wait({through}, timeout=longest)
         if self.patience is not None and not (through.done() and through.result()):
+            through.cancel()  # nobody works on what comes again
             message = "the stream did not acknowledge all events; send them again"
             raise Refused(503, "not_written", message, [retry_after(1), *renewed])
 

@@ -91,7 +91,8 @@ class Inbox:
             size: Their bytes.
 
         Returns:
-            Done when they are through: whether all of them were handed on.
+            Done when they are through: whether all of them were handed on. Who cancels it before their turn gives
+            them up.
 
         Raises:
             InboxFull: Come again later.
@@ -128,7 +129,7 @@ class Inbox:
         return batch
 
     async def _enrich(self, batch: list[_Arrival]) -> None:
-        events = [event for arrival in batch for event in arrival.events]
+        events = [event for arrival in batch if not arrival.done.cancelled() for event in arrival.events]
         left: Collection[Event] = events
         try:
             left = await self._process(events) or ()

@@ -68,13 +68,15 @@ async def open_kafka(settings: StreamSettings, visitor_of: VisitorOf) -> AsyncIt
         raise ConfigError([Problem("stream.options", f"{ours[0]} is set by the hub; remove it")])
     options = {name: value.reveal() for name, value in settings.options.items()}
     properties = {**_DEFAULTS, **_address(settings.url.reveal()), **options, **_PROMISED}
+    refused = ""
     try:
         writer = KafkaWriter(functools.partial(_producer, properties), settings.output, visitor_of)
     except KafkaException as error:
-        what = error.args[0].str().strip()
+        refused = error.args[0].str().strip()
+    if refused:  # outside `except`, for the error may hold a value
         for value in options.values():
-            what = what.replace(f'"{value}"', '"***"')
-        raise ConfigError([Problem("stream.options", f"librdkafka says: {what}")]) from None
+            refused = refused.replace(f'"{value}"', '"***"')
+        raise ConfigError([Problem("stream.options", f"librdkafka says: {refused}")])
     try:
         yield writer
     finally:
@@ -142,17 +144,18 @@ class KafkaWriter:
         while not self._ending.is_set():
             self._producer.poll(POLL_SECONDS)
             if self._has_failed:
-                self._renew()
+                with contextlib.suppress(KafkaException):  # it is tried again at once
+                    self._renew()
 
     def _on_error(self, error: KafkaError) -> None:
         self._has_failed = self._has_failed or error.fatal()
 
     def _renew(self) -> None:
         """Go on with a new producer; the old one takes nothing more, and reports what it had as failed."""
+        self._producer.purge()
+        self._producer.flush(POLL_SECONDS)
+        self._producer = self._connect(self._on_error)
         self._has_failed = False
-        failed, self._producer = self._producer, self._connect(self._on_error)
-        failed.purge()
-        failed.flush(POLL_SECONDS)
 
 
 def _producer(properties: Mapping[str, Any], on_error: OnError) -> Producer:

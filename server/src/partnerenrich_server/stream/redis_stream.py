@@ -35,10 +35,11 @@ async def open_redis(settings: StreamSettings) -> AsyncIterator[RedisWriter]:
     Raises:
         ConfigError: The URL is none of a Redis.
     """
-    try:
+    client: Redis | None = None
+    with contextlib.suppress(ValueError):  # which may hold the password
         client = Redis.from_url(settings.url.reveal(), retry=Retry(NoBackoff(), 0))
-    except ValueError:
-        raise ConfigError([Problem("stream.url", "is no URL of a Redis, such as redis://127.0.0.1:6379")]) from None
+    if client is None:
+        raise ConfigError([Problem("stream.url", "is no URL of a Redis, such as redis://127.0.0.1:6379")])
     writer = RedisWriter(client, settings.output, settings.max_length)
     try:
         yield writer
