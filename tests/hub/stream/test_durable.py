@@ -75,7 +75,9 @@ async def test_answers_are_as_the_document_says(browser, broker):
     assert refused.json().keys() == {"error"}
 
 
-async def test_each_visitor_keeps_its_order_however_long_a_partner_takes(raw, store, broker, toy, open_running_hub):
+async def test_each_visitor_keeps_its_order_however_long_a_partner_takes(
+    raw, store, broker, toy, open_running_hub, until
+):
     """Batches of one event overlap, and every other one is slow to be enriched."""
     raw |= {"stream": broker.stream, "batch": {"size": 1, "linger_ms": 0, "in_flight": 16}}
 
@@ -84,11 +86,12 @@ async def test_each_visitor_keeps_its_order_however_long_a_partner_takes(raw, st
 
         async def visit(browser):
             asked = []
-            for number in range(10):  # sent without waiting for the answer before
+            for number in range(10):  # sent when the hub works on the one before, without waiting for its answer
                 toy.delay = 0.05 * (number % 2)
-                email = {"traits": {"email": f"{browser.cookies['_dfdid'][-2:]}-{number}@example.test"}}
-                asked.append(asyncio.ensure_future(browser.event("identify", messageId=str(number), **email)))
-                await asyncio.sleep(0.02)
+                email = f"{browser.cookies['_dfdid'][-2:]}-{number}@example.test"
+                sending = browser.event("identify", messageId=str(number), traits={"email": email})
+                asked.append(asyncio.ensure_future(sending))
+                await until(lambda: ("resolve", email) in toy.calls)  # noqa: B023 - it is over before the next
             return [answer.status_code for answer in await asyncio.gather(*asked)]
 
         statuses = await asyncio.gather(*map(visit, browsers))
@@ -196,6 +199,23 @@ async def test_nothing_that_was_answered_with_200_is_missing_after_kills(
     for name in range(4):  # in order: what comes again comes before what follows
         numbers = [int(each.split("-")[1]) for each in written if each.startswith(f"{name}-")]
         assert numbers == sorted(numbers)
+
+
+async def test_a_cluster_that_forgot_its_producers_is_written_to_again(raw, store, new_broker, open_running_hub):
+    """It was killed and comes back empty: an idempotent producer cannot go on there."""
+    broker = new_broker("tansu")
+
+    async with open_running_hub({**raw, "stream": broker.stream}, store) as hub:
+        browser = hub.browser()
+        for message_id in ("one", "two"):
+            await send_until_written(browser, message_id)
+            assert messages(broker.entries()) == [message_id]
+            broker.kill()
+            assert (await browser.event("page", messageId="meanwhile")).status_code == 503
+            await asyncio.to_thread(broker.start)
+        await send_until_written(browser, "three")
+
+    assert messages(broker.entries())[-1] == "three"
 
 
 async def test_a_broker_that_is_killed_is_told(browser, hub, broker, log_lines):

@@ -44,7 +44,7 @@ _PROMISED: Final[Mapping[str, Any]] = {
 _OURS: Final = {*_PROMISED, "bootstrap.servers", "metadata.broker.list", "request.required.acks", "message.timeout.ms"}
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "client.id": "partnerenrich",
-    "log.connection.close": False,
+    "log_level": 0,  # less than what ends a producer is told by `error_cb`
     "partitioner": "murmur2_random",  # as the clients in Java have it
     "queue.buffering.max.kbytes": 128 * 1024,
     "reconnect.backoff.max.ms": 1000,
@@ -98,7 +98,6 @@ class KafkaWriter:
         self._output = output
         self._visitor_of = visitor_of
         self._complaints = Complaints()
-        self._has_failed = False
         self._producer = connect(self._on_error)
         self._ending = threading.Event()
         self._polling = threading.Thread(target=self._poll, name="kafka", daemon=True)
@@ -142,20 +141,20 @@ class KafkaWriter:
 
     def _poll(self) -> None:
         while not self._ending.is_set():
-            self._producer.poll(POLL_SECONDS)
-            if self._has_failed:
-                with contextlib.suppress(KafkaException):  # it is tried again at once
-                    self._renew()
+            try:
+                self._producer.poll(POLL_SECONDS)
+            except KafkaException:  # it has failed for good, as when the broker has lost count of it
+                self._renew()
 
     def _on_error(self, error: KafkaError) -> None:
-        self._has_failed = self._has_failed or error.fatal()
+        self._complaints.tell(error.name(), "Kafka: %s", error.str())
 
     def _renew(self) -> None:
         """Go on with a new producer; the old one takes nothing more, and reports what it had as failed."""
         self._producer.purge()
-        self._producer.flush(POLL_SECONDS)
+        with contextlib.suppress(KafkaException):
+            self._producer.flush(POLL_SECONDS)
         self._producer = self._connect(self._on_error)
-        self._has_failed = False
 
 
 def _producer(properties: Mapping[str, Any], on_error: OnError) -> Producer:
@@ -199,7 +198,7 @@ class _Reports:
     def tell(self, index: int, error: KafkaError | None, _: object = None) -> None:
         """Take the report of one event, in any thread."""
         if error is not None:
-            self._complaints.tell(error.name())
+            self._complaints.refused(error.name())
         with self._lock:
             self._acknowledged[index] = error is None
             self._missing -= 1

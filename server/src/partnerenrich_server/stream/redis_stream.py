@@ -112,7 +112,7 @@ class RedisWriter:
             replies = [error] * len(events)
         for failure in replies:
             if isinstance(failure, Exception):
-                self._complaints.tell(_name(failure))
+                self._complaints.refused(_name(failure))
         return replies
 
 
