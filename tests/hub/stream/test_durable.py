@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import time
 
 import jsonschema
@@ -75,13 +76,12 @@ async def test_answers_are_as_the_document_says(browser, broker):
     assert refused.json().keys() == {"error"}
 
 
-async def test_each_visitor_keeps_its_order_however_long_a_partner_takes(
-    raw, store, broker, toy, open_running_hub, until
-):
+async def test_each_visitor_keeps_its_order_however_long_a_partner_takes(raw, store, broker, open_running_hub, until):
     """Batches of one event overlap, and every other one is slow to be enriched."""
     raw |= {"stream": broker.stream, "batch": {"size": 1, "linger_ms": 0, "in_flight": 16}}
 
     async with open_running_hub(raw, store) as hub:
+        toy = sys.modules["partnerenrich_file_toy"]
         browsers = [hub.browser(cookies={"_dfdid": f"0c2d9c1e-6a4f-4a7e-9b0a-{n:012}"}) for n in range(8)]
 
         async def visit(browser):
