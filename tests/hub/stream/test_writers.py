@@ -74,6 +74,16 @@ async def test_only_the_events_that_redis_refuses_have_failed(log_lines):
     assert "(OutOfMemoryError)" in log_lines[0]
 
 
+async def test_a_mistake_in_the_client_keeps_nobody_waiting():
+    redis = FakeRedis()
+    redis.failures = {None: RuntimeError()}
+    writer = RedisWriter(redis, "out", None)
+    failed = await writer.write(events("a"))
+    redis.failures = {}
+
+    assert (failed, await writer.write(events("b"))) == ([False], [True])
+
+
 @pytest.mark.parametrize(
     ("error", "name"),
     [
@@ -104,6 +114,7 @@ class FakeProducer:
         self.keys = []
         self.error = None
         self.room = 100
+        self.is_silent = False
 
     def produce(self, topic, value, key, headers, on_delivery):
         with self.lock:
@@ -117,8 +128,8 @@ class FakeProducer:
     def poll(self, timeout):
         threading.Event().wait(0.01)
         if self.error is not None and self.error.fatal():
-            self.on_error(self.error)
-        else:
+            raise KafkaException(self.error)
+        if not self.is_silent:
             self.flush(timeout)
 
     def purge(self):
@@ -138,14 +149,14 @@ def _producers():
 
 
 @pytest.fixture(name="writer")
-def _writer(producers):
+async def _writer(producers):
     def connect(on_error):
         producers.append(FakeProducer(on_error))
         return producers[-1]
 
     writer = KafkaWriter(connect, "out", lambda event: None if b"nobody" in event.encode() else "v1")
     yield writer
-    writer.end()
+    await asyncio.to_thread(writer.end)
 
 
 async def test_a_visitor_is_the_key_and_the_organisation_a_header(writer, producers):
@@ -169,6 +180,20 @@ async def test_what_the_broker_refuses_has_failed(writer, producers, log_lines):
 
     assert await writer.write(events("a")) == [False]
     assert "(TOPIC_AUTHORIZATION_FAILED)" in log_lines[0]
+
+
+async def test_who_waits_for_a_report_does_not_wait_for_ever(writer, producers):
+    producers[0].is_silent = True
+
+    async with asyncio.timeout(5):
+        assert await writer.write(events("a")) == [False]
+
+
+async def test_what_goes_wrong_beside_the_events_is_told_once(producers, writer, log_lines):
+    for code in (KafkaError._TRANSPORT, KafkaError._TRANSPORT, KafkaError._SSL):
+        producers[0].on_error(KafkaError(code, "a reason"))
+
+    assert len([line for line in log_lines if "Kafka: a reason" in line]) == 2
 
 
 async def test_a_producer_that_has_failed_for_good_is_replaced(writer, producers, until):

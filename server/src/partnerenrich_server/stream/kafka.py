@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS: Final = 0.1
 """How soon the end is noticed."""
+LONGEST_SECONDS: Final = ACKNOWLEDGE_SECONDS + 1
+"""librdkafka looks once a second for what was not delivered in time."""
 
 _PROMISED: Final[Mapping[str, Any]] = {
     "enable.idempotence": True,
@@ -128,7 +130,7 @@ class KafkaWriter:
 
     def end(self) -> None:
         """Wait until all that was taken is written, or failed. Blocks."""
-        self._producer.flush(ACKNOWLEDGE_SECONDS + PROBE_SECONDS)
+        self._flush(LONGEST_SECONDS)
         self._ending.set()
         self._polling.join()
 
@@ -152,9 +154,12 @@ class KafkaWriter:
     def _renew(self) -> None:
         """Go on with a new producer; the old one takes nothing more, and reports what it had as failed."""
         self._producer.purge()
-        with contextlib.suppress(KafkaException):
-            self._producer.flush(POLL_SECONDS)
+        self._flush(POLL_SECONDS)
         self._producer = self._connect(self._on_error)
+
+    def _flush(self, seconds: float) -> None:
+        with contextlib.suppress(KafkaException):  # that of a producer that has failed for good
+            self._producer.flush(seconds)
 
 
 def _producer(properties: Mapping[str, Any], on_error: OnError) -> Producer:
@@ -182,7 +187,7 @@ class _Reports:
         complaints: Told of those that failed.
 
     Attributes:
-        complete: Done when there is a report of each: whether it was acknowledged.
+        complete: Done when there is a report of each, at the latest after a while: whether it was acknowledged.
     """
 
     def __init__(self, count: int, complaints: Complaints) -> None:
@@ -192,8 +197,7 @@ class _Reports:
         self._missing = count
         self._lock = threading.Lock()
         self.complete: asyncio.Future[list[bool]] = self._loop.create_future()
-        if not count:
-            self.complete.set_result([])
+        self._loop.call_later(LONGEST_SECONDS if count else 0, self._finish)
 
     def tell(self, index: int, error: KafkaError | None, _: object = None) -> None:
         """Take the report of one event, in any thread."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
@@ -90,17 +91,26 @@ class RedisWriter:
             await self._sender
 
     async def _send(self) -> None:
-        while self._gathered:
-            calls, self._gathered = self._gathered, []
-            replies = iter(await self._add([event for events, _ in calls for event in events]))
-            for events, acknowledged in calls:
-                written = [not isinstance(next(replies), Exception) for _ in events]
-                if not acknowledged.done():
-                    acknowledged.set_result(written)
-        self._sender = None
+        try:
+            while self._gathered:
+                calls, self._gathered = self._gathered, []
+                await self._settle(calls)
+        finally:
+            self._sender = None
 
-    async def _add(self, events: Sequence[Event]) -> Sequence[object]:
-        """An entry for each event, in one round trip. An exception stands in the place of an entry that failed."""
+    async def _settle(self, calls: Sequence[tuple[Sequence[Event], asyncio.Future[list[bool]]]]) -> None:
+        gathered = [event for events, _ in calls for event in events]
+        written = iter([False] * len(gathered))
+        try:
+            written = iter(await self._add(gathered))
+        finally:
+            for events, acknowledged in calls:
+                result = list(itertools.islice(written, len(events)))
+                if not acknowledged.done():  # who waited may be gone
+                    acknowledged.set_result(result)
+
+    async def _add(self, events: Sequence[Event]) -> list[bool]:
+        """An entry for each event, in one round trip; whether each was acknowledged."""
         pipeline = self._client.pipeline(transaction=False)
         for event in events:
             entry = {"org": event.org, "event": event.encode()}
@@ -113,7 +123,7 @@ class RedisWriter:
         for failure in replies:
             if isinstance(failure, Exception):
                 self._complaints.refused(_name(failure))
-        return replies
+        return [not isinstance(reply, Exception) for reply in replies]
 
 
 def _name(error: Exception) -> str:
