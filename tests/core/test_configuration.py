@@ -295,6 +295,15 @@ def test_contradictions_and_bad_values_are_told(raw, where, said):
     assert said in told[where]
 
 
+def test_what_was_read_before_changes_no_message():
+    load_mapping({"orgs": {"acme": {}}}, {})
+    load_mapping(
+        {"org": "acme", "integrations": [{"provider": "club", "deliver": {"staging": "s", "options": {}}}]}, {}
+    )
+
+    assert refusal({"orgs": ["acme"]}) == {"orgs": "must be a mapping"}
+
+
 def stream(**fields: object) -> dict[str, object]:
     return {"org": "acme", "stream": {"kind": "redis", "url": "redis://h", **fields}}
 
