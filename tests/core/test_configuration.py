@@ -295,6 +295,66 @@ def test_contradictions_and_bad_values_are_told(raw, where, said):
     assert said in told[where]
 
 
+def test_what_was_read_before_changes_no_message():
+    load_mapping({"orgs": {"acme": {}}}, {})
+    load_mapping(
+        {"org": "acme", "integrations": [{"provider": "club", "deliver": {"staging": "s", "options": {}}}]}, {}
+    )
+
+    assert refusal({"orgs": ["acme"]}) == {"orgs": "must be a mapping"}
+
+
+def stream(**fields: object) -> dict[str, object]:
+    return {"org": "acme", "stream": {"kind": "redis", "url": "redis://h", **fields}}
+
+
+def test_a_stream_has_a_kind_a_url_and_a_name():
+    loaded = load_mapping(stream(url="redis://:${PASSWORD}@h:1"), {"PASSWORD": CANARY}).stream
+
+    assert loaded is not None
+    assert (loaded.kind, loaded.url.reveal(), loaded.output) == ("redis", f"redis://:{CANARY}@h:1", "enriched-events")
+    assert load_mapping({"org": "acme"}, {}).stream is None
+
+
+@pytest.mark.parametrize(
+    "url", ["kafka://h:9092", "kafka://[::1]:9092,h:1/", "kafka+ssl://user:p%2Fw@h.example.test:9093,other:9093"]
+)
+def test_a_stream_may_have_several_brokers(url):
+    written = stream(kind="kafka", url=url, options={"ssl.ca.location": CANARY})
+
+    loaded = load_mapping(written, {}).stream
+
+    assert loaded is not None
+    assert loaded.options["ssl.ca.location"].reveal() == CANARY
+    assert CANARY not in repr(loaded)
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "said"),
+    [
+        ({"kind": "kinesis"}, "kind", "must be one of redis, kafka"),
+        ({"kind": "kafka"}, "url", "is no URL for the kind kafka"),
+        ({"url": "kafka://h:1"}, "url", "is no URL for the kind redis"),
+        ({"url": f"amqp://u:{CANARY}@h"}, "url", "must be redis://, rediss:// or unix://, or kafka://"),
+        ({"kind": "kafka", "url": f"kafka://u:{CANARY}@h"}, "url", "with host:port"),
+        ({"kind": "kafka", "url": f"kafka://u:{CANARY}/@h:1"}, "url", "write / and @ in a password as %2F and %40"),
+        ({"kind": "kafka", "url": "kafka://h:1", "output": "a:b"}, "output", "a topic has letters, digits"),
+        ({"kind": "kafka", "url": "kafka://h:1", "max_length": 5}, "max_length", "is for redis; a topic has its own"),
+        ({"options": {"acks": CANARY}}, "options", "is for kafka; remove it"),
+        ({"options": {"acks": 1}}, "options.acks", "must be text"),
+        ({"output": "a b"}, "output", "must be up to 249 letters"),
+        ({"max_length": 0}, "max_length", "must be between 1 and"),
+        ({"group": "g"}, "group", "unknown field; known are kind, max_length, options, output, url"),
+    ],
+)
+def test_a_stream_that_cannot_be_is_told(fields, where, said):
+    told = refusal(stream(**fields))
+
+    assert list(told) == [f"stream.{where}"]
+    assert said in told[f"stream.{where}"]
+    assert CANARY not in repr(told)
+
+
 def test_a_name_is_used_once_in_an_organisation():
     raw = {"org": "acme", "integrations": [{"provider": "club"}, {"provider": "shop", "name": "club"}]}
     assert refusal(raw) == {"integrations[1]": "name 'club' is used twice in one organisation"}

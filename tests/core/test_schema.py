@@ -97,6 +97,8 @@ def test_it_is_a_schema(schema):
         with_integration(browser_attribute_allowlist="Persona, Tier", attributes=None, consent=["marketing"]),
         with_integration(ttl={"resolved": 60}, limits={"calls_per_day": 5}, name="club", enabled=True),
         {"orgs": {"acme": {"integrations": [], "default_region": "GB"}}, "org_from": "tenant"},
+        {"org": "acme", "stream": {"kind": "redis", "url": "unix:///s", "output": "acme:events", "max_length": 5}},
+        {"org": "acme", "stream": {"kind": "kafka", "url": "kafka://a:1,b:2", "options": {"linger.ms": "1"}}},
         {"org": "acme", "store": "embedded:memory", "batch": {"size": 3}, "hub": {"browser_identity": "trusted"}},
     ],
 )
@@ -114,6 +116,10 @@ def test_what_is_right_is_right_for_both(raw, is_valid, is_accepted):
         {"org": "acme", "unknown": 1},
         {"org": "acme", "store": "http://nowhere"},
         {"org": "acme", "budget_ms": 0},
+        {"org": "acme", "stream": {"kind": "redis"}},
+        {"org": "acme", "stream": {"kind": "redis", "url": "http://nowhere"}},
+        {"org": "acme", "stream": {"kind": "kafka", "url": "kafka://nowhere"}},
+        {"org": "acme", "stream": {"kind": "redis", "url": "redis://h", "input": "raw-events"}},
         {"org": "acme", "batch": {"size": "5"}},
         {"org": "acme", "hub": {"browser_identity": "maybe"}},
         {"org": "acme", "integrations": [{"provider": "loyalty"}]},
@@ -145,6 +151,7 @@ def test_secrets_are_write_only_and_descriptions_come_from_docstrings(schema):
     assert settings["api_key"]["description"] == "The credential."
     assert settings["tenant"]["description"] == "Part of the host, in lower case."
     assert schema["properties"]["key"]["anyOf"][0]["writeOnly"] is True
+    assert schema["properties"]["stream"]["anyOf"][0]["properties"]["url"]["writeOnly"] is True
 
 
 def test_only_installed_partners_may_be_named(schema):

@@ -36,7 +36,14 @@ import yaml
 import partnerenrich
 from partnerenrich import TTL, Limits, Outcome, Partner, PartnerError, errors, plugins, recipes
 from partnerenrich.blueprint import Blueprint
-from partnerenrich.configuration import Batching, Configuration, DeliverSettings, IntegrationSettings, load_mapping
+from partnerenrich.configuration import (
+    Batching,
+    Configuration,
+    DeliverSettings,
+    IntegrationSettings,
+    StreamSettings,
+    load_mapping,
+)
 from partnerenrich.errors import BreakerEffect
 from partnerenrich.settings import structure
 from partnerenrich.testing import PluginContract
@@ -285,6 +292,7 @@ def test_a_program_runs(block, place):
         ("## `ttl`", TTL),
         ("## `limits`", Limits),
         ("## `deliver`", DeliverSettings),
+        ("## `stream`", StreamSettings),
     ],
 )
 def test_every_field_is_documented_with_its_default(heading, described):

@@ -15,12 +15,14 @@ class Recorder:
         self.batches = []
         self.go = asyncio.Event()
         self.failure = None
+        self.left = None
 
     async def __call__(self, events):
         self.batches.append(list(events))
         await self.go.wait()
         if self.failure:
             raise self.failure
+        return self.left
 
 
 @pytest.fixture(name="recorder")
@@ -74,6 +76,31 @@ async def test_what_is_too_much_is_refused_until_there_is_room(recorder, events,
 
         box.put(["y"] * events, size)
 
+    assert box.events == 0
+
+
+async def test_who_waits_is_told_whether_all_of_its_events_were_handed_on(recorder):
+    recorder.go.set()
+    recorder.left = ["b"]
+    async with inbox(recorder, linger_ms=5).open(drain_seconds=1) as box:
+        told = await asyncio.gather(*(box.put(events, 1) for events in (["a"], ["a", "b"], ["c"])))
+        recorder.failure = RuntimeError()
+        told.append(await box.put(["d"], 1))
+
+    assert recorder.batches == [["a", "a", "b", "c"], ["d"]]
+    assert told == [True, False, True, False]
+
+
+async def test_what_was_given_up_before_its_turn_is_left_out(recorder, until):
+    async with inbox(recorder, size=1, in_flight=1).open(drain_seconds=1) as box:
+        begun, given_up, last = [box.put([name], 1) for name in ("a", "b", "c")]
+        await until(lambda: recorder.batches)
+        begun.cancel()
+        given_up.cancel()
+        recorder.go.set()
+        await last
+
+    assert [event for batch in recorder.batches for event in batch] == ["a", "c"]
     assert box.events == 0
 
 

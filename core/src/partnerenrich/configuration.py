@@ -239,6 +239,39 @@ class HubSettings:
     )
 
 
+_BROKER = r"[^/@,\s]+:\d{1,5}"
+
+
+@attrs.frozen(kw_only=True)
+class StreamSettings:
+    """
+    Where the hub writes the events that it has enriched.
+
+    Attributes:
+        kind: ``redis``, a Redis Stream, or ``kafka``.
+        url: Of the broker: ``redis://``, ``rediss://`` or ``unix://``; ``kafka://`` or, with TLS,
+            ``kafka+ssl://``, with one or more ``host:port``, and a user and password for SASL.
+        output: Name of the stream or topic.
+        max_length: About how many events the Redis Stream keeps; all when left out.
+        options: For Kafka, further properties of librdkafka, such as ``ssl.ca.location``; all of them text.
+    """
+
+    kind: str = attrs.field(validator=one_of("redis", "kafka"))
+    url: Secret = attrs.field(
+        validator=pattern(
+            rf"(redis|rediss|unix)://.+|kafka(\+ssl)?://([^/@]*@)?{_BROKER}(,{_BROKER})*/?",
+            "must be redis://, rediss:// or unix://, or kafka:// or kafka+ssl:// with host:port, several separated by"
+            " commas; write / and @ in a password as %2F and %40",
+        )
+    )
+    output: str = attrs.field(
+        default="enriched-events",
+        validator=pattern(r"[A-Za-z0-9._:-]{1,249}", "must be up to 249 letters, digits, ., _, : and -"),
+    )
+    max_length: int | None = attrs.field(default=None, validator=between(1, 10**12))
+    options: dict[str, Secret] = attrs.field(factory=dict, repr=False)
+
+
 @attrs.frozen(kw_only=True)
 class OrgSettings:
     """
@@ -276,6 +309,7 @@ class Configuration:
         extensions: Plugins that wrap hooks.
         org_from: Path in the event that names the organisation.
         hub: What concerns the browser; with `orgs`, what concerns the whole process.
+        stream: Where the hub writes the events that it has enriched; nowhere when left out.
         ledger: What became of each batch: URL of a database as SQLAlchemy writes it,
             ``sqlite:///`` with a path, relative to this file, or ``postgresql+psycopg://``.
     """
@@ -301,6 +335,7 @@ class Configuration:
     extensions: Names = Names()
     org_from: str | None = None
     hub: HubSettings = HubSettings()
+    stream: StreamSettings | None = None
     ledger: str = attrs.field(
         default="sqlite:///partnerenrich.db",
         repr=False,
@@ -621,7 +656,7 @@ def _contradictions(loaded: Configuration) -> list[Problem]:
                 what = f"name {integration.name!r} is used twice in one organisation"
                 problems.append(Problem(join(base, index), what))
             seen.add(integration.name)
-    return problems + _contradictions_of_hub(loaded)
+    return problems + _contradictions_of_hub(loaded) + _contradictions_of_stream(loaded.stream)
 
 
 _OF_THE_PROCESS = frozenset({"limits", "proxies"})
@@ -647,6 +682,20 @@ def _contradictions_of_hub(loaded: Configuration) -> list[Problem]:
             problems.append(Problem(base, "has a host or a public_key of another organisation"))
         taken |= names
     return sorted(problems, key=str)
+
+
+def _contradictions_of_stream(stream: StreamSettings | None) -> list[Problem]:
+    """Fields that do not go with the kind of the stream."""
+    if stream is None:
+        return []
+    is_kafka = stream.kind == "kafka"
+    found = {
+        "url": stream.url.reveal().startswith("kafka") != is_kafka and f"is no URL for the kind {stream.kind}",
+        "output": is_kafka and ":" in stream.output and "a topic has letters, digits, ., _ and - only",
+        "max_length": is_kafka and stream.max_length and "is for redis; a topic has its own retention",
+        "options": not is_kafka and stream.options and "is for kafka; remove it",
+    }
+    return [Problem(f"stream.{name}", str(what)) for name, what in found.items() if what]
 
 
 def _set_in(hub: HubSettings) -> set[str]:
@@ -723,6 +772,7 @@ __all__ = [
     "IntegrationSettings",
     "OrgSettings",
     "PluginError",
+    "StreamSettings",
     "bind",
     "decode_key",
     "load_file",

@@ -240,6 +240,11 @@ class Enricher:
         persons = org.reader.persons(known)
         return org.suppressed.holds(persons.values()) or org.suppressed.holds_device(known.canonical_id)
 
+    def visitor_of(self, event: Event) -> str | None:
+        """The canonical id of an event, in a form that is safe in a key; None when it has none."""
+        reader = self._orgs[event.org].reader
+        return reader.safe_canonical_id(reader.known_ids(event))
+
     async def check(self) -> list[CheckResult]:
         """Ask every partner whether the settings of its integration work."""
         running = ((each.integration, each.lookup) for org in self._orgs.values() for each in org.running)

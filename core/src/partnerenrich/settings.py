@@ -17,6 +17,7 @@ from cattrs.errors import (
     ForbiddenExtraKeysError,
     IterableValidationNote,
 )
+from cattrs.gen import make_mapping_structure_fn
 
 from partnerenrich.errors import ConfigError, Problem
 from partnerenrich.secret import Secret
@@ -168,7 +169,8 @@ def _class(cls: type, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
 
 
 def _dict(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    return _only((Mapping,), "must be a mapping", made.gen_structure_mapping(kind))
+    """Made apart: what the converter makes itself it also keeps, and then takes instead of this."""
+    return _only((Mapping,), "must be a mapping", make_mapping_structure_fn(kind, made))
 
 
 def _list(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:

@@ -29,8 +29,8 @@ def command(*, config: Path, host: str, port: int, log_level: str, store: str | 
     Serve the identity hub to browsers and backends.
 
     Put a proxy that speaks TLS before it. SIGTERM or SIGINT ends it: requests
-    under way are answered and accepted events are enriched; a second signal
-    aborts.
+    under way are answered and accepted events are enriched, and written where
+    there is a stream; a second signal aborts.
     """
     configuration = read_configuration(config, store=store, plugins_dir=plugins_dir)
     if configuration.store in {None, SCHEME}:

@@ -20,12 +20,13 @@ from partnerenrich_server.hub.replies import Refused, Reply, json_reply, raw_jso
 from partnerenrich_server.hub.sites import selected
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from partnerenrich.browser import Extract
     from partnerenrich.events import Event
     from partnerenrich_server.hub.copies import Limit
     from partnerenrich_server.hub.endpoints import Call
+    from partnerenrich_server.hub.replies import Header
     from partnerenrich_server.hub.sites import Window
 
 LONGEST_WAIT_MS: Final = 800
@@ -54,6 +55,7 @@ class Api:
         metrics: Counts limits, events and contextual calls.
         is_behind: Whether the store may still show what should be deleted.
         budget: Seconds that a page waits for a partner in a contextual call.
+        patience: Seconds that a request waits until its events are written into the stream; None where there is none.
     """
 
     copies: BrowserCopies
@@ -61,6 +63,7 @@ class Api:
     metrics: Metrics
     is_behind: Callable[[], bool]
     budget: float
+    patience: float | None
 
     async def enrich(self, call: Call) -> Reply:
         """What is in memory of the visitor of this device and may be shown. Calls no partner."""
@@ -112,8 +115,9 @@ class Api:
         except EventError as error:
             self.metrics.events("rejected", 1)
             raise Refused(400, "invalid_event", f"the event {error}") from None
-        await self._take([event], len(body), wait)
-        return json_reply({"success": True, "durable": False}, 202, _renewed(call, stamp))
+        renewed = _renewed(call, stamp)
+        await self._take([event], len(body), wait, renewed)
+        return self._taken({"success": True}, renewed)
 
     async def batch(self, call: Call) -> Reply:
         """Several events. Those that are no events are named; the others count."""
@@ -127,12 +131,13 @@ class Api:
             except EventError as error:
                 errors.append({"index": index, "error": str(error)})
         self.metrics.events("rejected", len(errors))
+        renewed = _renewed(call, stamp)
         if events:
-            await self._take(events, len(body), wait)
-        told: dict[str, Any] = {"success": bool(events) or not errors, "durable": False, "accepted": len(events)}
+            await self._take(events, len(body), wait, renewed)
+        told: dict[str, Any] = {"success": bool(events) or not errors, "accepted": len(events)}
         if errors:
             told |= {"rejected": len(errors), "errors": errors}
-        return json_reply(told, 202, _renewed(call, stamp))
+        return self._taken(told, renewed)
 
     async def reset(self, call: Call) -> Reply:
         """Log-out: from now on this browser is another device, and what the old one could read is out of use."""
@@ -194,15 +199,36 @@ class Api:
         message = f"too many requests of this {passed.limit} in a minute"
         return Refused(429, "rate_limited", message, [retry_after(passed.seconds)])
 
-    async def _take(self, events: Sequence[Event], size: int, wait: float) -> None:
+    async def _take(self, events: Sequence[Event], size: int, wait: float, renewed: Sequence[Header]) -> None:
+        """
+        Take the events of a request: all or none, as far as the client is told.
+
+        Args:
+            events: At least one.
+            size: Their bytes.
+            wait: Seconds to wait until they are enriched; where there is a stream, its acknowledgement is waited for.
+            renewed: Cookies that the events are stamped with, so that they come again as those of the same device.
+
+        Raises:
+            Refused: 503, to come again.
+        """
         try:
-            done = self.inbox.put(events, size)
+            through = self.inbox.put(events, size)
         except InboxFull:
             self.metrics.events("refused", len(events))
             raise Refused(503, "busy", "too many events wait to be enriched", [retry_after(1)]) from None
         self.metrics.events("accepted", len(events))
-        if wait:
-            await asyncio.wait({done}, timeout=wait)
+        longest = wait if self.patience is None else self.patience
+        if longest:
+            await asyncio.wait({through}, timeout=longest)
+        if self.patience is not None and not (through.done() and through.result()):
+            through.cancel()  # nobody works on what comes again
+            message = "the stream did not acknowledge all events; send them again"
+            raise Refused(503, "not_written", message, [retry_after(1), *renewed])
+
+    def _taken(self, told: Mapping[str, Any], renewed: Sequence[Header]) -> Reply:
+        durable = self.patience is not None
+        return json_reply({**told, "durable": durable}, 200 if durable else 202, renewed)
 
 
 def _known(call: Call, provider: str) -> str:
@@ -232,5 +258,5 @@ def _wait(call: Call) -> float:
     return int(text) / 1000
 
 
-def _renewed(call: Call, stamp: arrivals.Stamp | None) -> list[tuple[bytes, bytes]]:
+def _renewed(call: Call, stamp: arrivals.Stamp | None) -> list[Header]:
     return [] if stamp is None else cookies.issue(stamp.cookies, call.site.settings.cookie_domain)

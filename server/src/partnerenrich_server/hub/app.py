@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from partnerenrich import ConfigError
 from partnerenrich.budget import daily_budget
-from partnerenrich.events import Event
+from partnerenrich.configuration import located_in
 from partnerenrich.identity import Fingerprints
 from partnerenrich.personalization import Personalizer
 from partnerenrich.store import Store
@@ -23,15 +23,17 @@ from partnerenrich_server.hub.api import LONGEST_WAIT_MS, Api
 from partnerenrich_server.hub.copies import BrowserCopies
 from partnerenrich_server.hub.edge import Edge
 from partnerenrich_server.hub.endpoints import Endpoint
-from partnerenrich_server.hub.inbox import Inbox, Process
+from partnerenrich_server.hub.inbox import Inbox
 from partnerenrich_server.hub.library import Library
 from partnerenrich_server.hub.metrics import Metrics
 from partnerenrich_server.hub.openapi import DOCUMENT
 from partnerenrich_server.hub.replies import Refused, Reply, json_reply
 from partnerenrich_server.hub.sites import Site, Sites, Window, problems
+from partnerenrich_server.hub.steps import Step, steps
+from partnerenrich_server.stream.writer import ACKNOWLEDGE_SECONDS, Writer, open_writer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path
 
     from starlette.requests import Request
@@ -44,9 +46,6 @@ if TYPE_CHECKING:
     from partnerenrich.governor import CallStatistics
     from partnerenrich_server.embedded import Store as RunningStore
 
-Output = Callable[[Sequence[Event]], Awaitable[None]]
-"""Where enriched events go."""
-
 DRAIN_SECONDS = 5.0
 """For how long the hub works at the end on the events that it has accepted."""
 
@@ -58,7 +57,7 @@ async def open_hub(
     file: Path | None = None,
     *,
     pages: Sequence[BaseRoute] = (),
-    output: Output | None = None,
+    output: Step | None = None,
 ) -> AsyncIterator[ASGIApp]:
     """
     Open a hub over a running store; at the end, finish what it has accepted.
@@ -68,7 +67,7 @@ async def open_hub(
         store: See `partnerenrich_server.engine.running_store`.
         file: Where the configuration was read from, so that a problem can name its line.
         pages: Routes to serve beside those of the hub.
-        output: Takes each batch of events once it is enriched.
+        output: Takes each batch of events once it is enriched, and written where there is a stream.
 
     Yields:
         The ASGI application.
@@ -92,45 +91,39 @@ async def open_hub(
         copies = BrowserCopies(store.url, command_seconds=budget / 4)
         stack.push_async_callback(copies.close)
         collect = await _collecting(stack, enricher)
-        inbox = Inbox(_process(enricher, collect, output), configuration.batch, configuration.hub.limits.queue)
-        await stack.enter_async_context(inbox.open(drain_seconds=DRAIN_SECONDS))
+        writer = await _writer(stack, configuration, enricher, file)
         metrics = Metrics()
+        process = steps(enricher.process, writer=writer, collect=collect, output=output, metrics=metrics)
+        inbox = Inbox(process, configuration.batch, configuration.hub.limits.queue)
+        await stack.enter_async_context(inbox.open(drain_seconds=DRAIN_SECONDS))
         store_failures = {
             "enrich": lambda: copies.failures,
             "events": lambda: enricher.store_failures,
             "personalize": lambda: memory.failures,
         }
         metrics.watch(enricher.statistics, _contextual(personalizers, len(sites.all)), inbox, store_failures)
-        api = Api(copies, inbox, metrics, lambda: enricher.is_behind, min(budget, LONGEST_WAIT_MS / 1000))
-        yield _application(sites, api, pages)
+        page_seconds = min(budget, LONGEST_WAIT_MS / 1000)
+        patience = None if writer is None else budget + 2 * ACKNOWLEDGE_SECONDS
+        api = Api(copies, inbox, metrics, lambda: enricher.is_behind, page_seconds, patience)
+        yield _application(sites, api, writer, pages)
 
 
-async def _collecting(stack: contextlib.AsyncExitStack, enricher: Enricher) -> Process | None:
+async def _collecting(stack: contextlib.AsyncExitStack, enricher: Enricher) -> Step | None:
     """What gathers records for destinations of batches, until the inbox has drained; None where there are none."""
     collector = collector_of(enricher)
     return None if collector is None else (await stack.enter_async_context(collector.open())).collect
 
 
-def _process(enricher: Enricher, collect: Process | None, output: Output | None) -> Process:
-    """What becomes of accepted events."""
-    if collect is None and output is None:
-        return enricher.process
-
-    async def process(events: Sequence[Event]) -> None:
-        await enricher.process(events)
-        if collect is not None:
-            await collect(events)
-        if output is not None:
-            await output([_unsigned(event) for event in events])
-
-    return process
-
-
-def _unsigned(event: Event) -> Event:
-    """The event without its signature: whoever has that may pose as the person."""
-    if "signature" not in event.fields:
-        return event
-    return Event.of({name: value for name, value in event.fields.items() if name != "signature"}, event.org)
+async def _writer(
+    stack: contextlib.AsyncExitStack, configuration: Configuration, enricher: Enricher, file: Path | None
+) -> Writer | None:
+    """What writes into the stream; None where there is none."""
+    if configuration.stream is None:
+        return None
+    try:
+        return await stack.enter_async_context(open_writer(configuration.stream, enricher.visitor_of))
+    except ConfigError as error:
+        raise located_in(file, error) if file else error from None
 
 
 def _site(slug: str, configuration: Configuration, enricher: Enricher, key: bytes, memory: Store) -> Site:
@@ -164,12 +157,13 @@ def _contextual(personalizers: Sequence[Personalizer], organisations: int) -> di
     }
 
 
-def _application(sites: Sites, api: Api, pages: Sequence[BaseRoute]) -> ASGIApp:
+def _application(sites: Sites, api: Api, writer: Writer | None, pages: Sequence[BaseRoute]) -> ASGIApp:
     async def health() -> Reply:
         return json_reply({"status": "ok"})
 
     async def readiness() -> Reply:
-        return json_reply({"ready": True, "degraded": not await api.copies.answers()})
+        probes = [api.copies.answers()] if writer is None else [api.copies.answers(), writer.answers()]
+        return json_reply({"ready": True, "degraded": not all(await asyncio.gather(*probes))})
 
     async def numbers() -> Reply:
         return Reply(200, api.metrics.exposition(), ((b"content-type", CONTENT_TYPE_LATEST.encode()),))

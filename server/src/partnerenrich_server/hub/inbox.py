@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Process = Callable[[Sequence[Event]], Awaitable[None]]
-"""What becomes of a batch of events. It is theirs to change."""
+Process = Callable[[Sequence[Event]], Awaitable[Collection[Event] | None]]
+"""What becomes of a batch of events, which are its to change. Gives those that it could not hand on, if any."""
 
 BYTES: Final = 64 * 1024 * 1024
 """Most bytes of JSON that wait."""
@@ -39,7 +39,7 @@ class InboxFull(Exception):
 class _Arrival:
     events: Sequence[Event]
     size: int
-    done: asyncio.Future[None]
+    done: asyncio.Future[bool]
 
 
 class Inbox:
@@ -82,7 +82,7 @@ class Inbox:
                 task.cancel()
             await asyncio.gather(working, *self._batches, return_exceptions=True)
 
-    def put(self, events: Sequence[Event], size: int) -> asyncio.Future[None]:
+    def put(self, events: Sequence[Event], size: int) -> asyncio.Future[bool]:
         """
         Take all of these events, or none.
 
@@ -91,7 +91,8 @@ class Inbox:
             size: Their bytes.
 
         Returns:
-            Done when they are enriched.
+            Done when they are through: whether all of them were handed on. Who cancels it before their turn gives
+            them up.
 
         Raises:
             InboxFull: Come again later.
@@ -128,22 +129,23 @@ class Inbox:
         return batch
 
     async def _enrich(self, batch: list[_Arrival]) -> None:
-        events = [event for arrival in batch for event in arrival.events]
+        events = [event for arrival in batch if not arrival.done.cancelled() for event in arrival.events]
+        left: Collection[Event] = events
         try:
-            await self._process(events)
+            left = await self._process(events) or ()
         except Exception as error:  # noqa: BLE001  a bug; whoever waits is not to wait for ever
             self.failed += len(events)
             log.error("%d events were lost: %s", len(events), explained(error).message)  # noqa: TRY400  the traceback may hold values
         finally:
             self._free.release()
-            self._leave(batch)
+            self._leave(batch, frozenset(left))
 
-    def _leave(self, batch: list[_Arrival]) -> None:
+    def _leave(self, batch: list[_Arrival], left: frozenset[Event]) -> None:
         for arrival in batch:
             self.events -= len(arrival.events)
             self._bytes -= arrival.size
             if not arrival.done.done():
-                arrival.done.set_result(None)
+                arrival.done.set_result(left.isdisjoint(arrival.events))
         if not self.events:
             self._empty.set()
 

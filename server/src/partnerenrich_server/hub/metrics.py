@@ -42,6 +42,12 @@ class Metrics:
             ("result",),
             registry=self.registry,
         )
+        self._streamed = Counter(
+            "partnerenrich_stream_events",
+            "Events that the stream has acknowledged (written), or not (failed)",
+            ("result",),
+            registry=self.registry,
+        )
         self._limited = Counter(
             "partnerenrich_limited", "Requests that passed a limit", ("limit",), registry=self.registry
         )
@@ -71,6 +77,10 @@ class Metrics:
     def events(self, result: str, count: int) -> None:
         """Count events."""
         self._events.labels(result).inc(count)
+
+    def streamed(self, result: str, count: int) -> None:
+        """Count events that were to be written into the stream."""
+        self._streamed.labels(result).inc(count)
 
     def limited(self, limit: str) -> None:
         """Count a request that was too many."""

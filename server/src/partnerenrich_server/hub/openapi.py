@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from partnerenrich_server.hub.arrivals import BATCH_EVENTS, TYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 Schema = dict[str, Any]
 
@@ -49,7 +52,8 @@ _WRITE_REFUSALS: Final = ("400", "401", "403", "404", "408", "415", "429", "503"
 _WAIT: Final = {
     "name": "wait_ms",
     "in": "query",
-    "description": "Answer when the event is enriched, at the latest after so many milliseconds.",
+    "description": "Answer when the event is enriched, at the latest after so many milliseconds. Without effect where"
+    " there is a stream: its acknowledgement is waited for.",
     "schema": {"type": "integer", "minimum": 0, "maximum": 800, "default": 0},
 }
 _KEY: Final = {
@@ -58,10 +62,20 @@ _KEY: Final = {
     "description": "The organisation's public key. Not needed where the host tells the organisation.",
     "schema": {"type": "string"},
 }
-_ACCEPTED: Final = {
-    "success": {"type": "boolean"},
-    "durable": {"type": "boolean", "description": "Whether the event survives the loss of this process."},
-}
+
+
+def _taken(description: str, required: Sequence[str] = (), **properties: Schema) -> dict[str, Any]:
+    """The answers of a call that takes events: with a stream, and without."""
+
+    def told(*, durable: bool) -> Schema:
+        described = {"const": durable, "description": "Whether the events survive the loss of this process."}
+        return _object(["success", "durable", *required], success={"type": "boolean"}, durable=described, **properties)
+
+    return {
+        **_answers(f"{description} The stream has acknowledged them.", told(durable=True), *_WRITE_REFUSALS),
+        **_answers(f"{description} There is no stream.", told(durable=False), status=202),
+    }
+
 
 DOCUMENT: Final[dict[str, Any]] = {
     "openapi": "3.1.0",
@@ -102,9 +116,7 @@ DOCUMENT: Final[dict[str, Any]] = {
                 "security": _WRITERS,
                 "parameters": [_WAIT],
                 "requestBody": _body(_EVENT),
-                "responses": _answers(
-                    "Accepted.", _object(["success", "durable"], **_ACCEPTED), *_WRITE_REFUSALS, status=202
-                ),
+                "responses": _taken("Accepted."),
             }
         },
         "/v1/batch": {
@@ -115,20 +127,15 @@ DOCUMENT: Final[dict[str, Any]] = {
                 "requestBody": _body(
                     _object(["batch"], batch={"type": "array", "items": _EVENT, "maxItems": BATCH_EVENTS})
                 ),
-                "responses": _answers(
+                "responses": _taken(
                     "Accepted, all or some.",
-                    _object(
-                        ["success", "durable", "accepted"],
-                        **_ACCEPTED,
-                        accepted={"type": "integer"},
-                        rejected={"type": "integer"},
-                        errors={
-                            "type": "array",
-                            "items": _object(["index", "error"], index={"type": "integer"}, error={"type": "string"}),
-                        },
-                    ),
-                    *_WRITE_REFUSALS,
-                    status=202,
+                    ["accepted"],
+                    accepted={"type": "integer"},
+                    rejected={"type": "integer"},
+                    errors={
+                        "type": "array",
+                        "items": _object(["index", "error"], index={"type": "integer"}, error={"type": "string"}),
+                    },
                 ),
             }
         },
@@ -159,7 +166,7 @@ DOCUMENT: Final[dict[str, Any]] = {
         },
         "/readyz": {
             "get": {
-                "summary": "Whether it serves; degraded while the store is gone.",
+                "summary": "Whether it serves; degraded while the store or the stream is gone.",
                 "responses": _answers(
                     "It does.",
                     _object(["ready", "degraded"], ready={"type": "boolean"}, degraded={"type": "boolean"}),
@@ -217,7 +224,8 @@ DOCUMENT: Final[dict[str, Any]] = {
                 "415": "The body is no JSON.",
                 "429": "Too many requests; Retry-After tells when to come again.",
                 "501": "The partner has no contextual call.",
-                "503": "Too many events wait; Retry-After tells when to come again.",
+                "503": "Too many events wait, or the stream did not take all of these; Retry-After tells when to come"
+                " again.",
             }.items()
         },
     },

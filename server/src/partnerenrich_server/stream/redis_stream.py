@@ -1,0 +1,132 @@
+"""
+Events in a Redis Stream: an entry for each, with the fields ``org`` and ``event``, its JSON.
+
+What is ready at one moment goes in one round trip; what gathers meanwhile goes with the next, so that the order is
+kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+
+from partnerenrich.errors import ConfigError, Problem
+from partnerenrich.store import FAILURES
+from partnerenrich_server.stream.writer import ACKNOWLEDGE_SECONDS, PROBE_SECONDS, Complaints
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from partnerenrich.configuration import StreamSettings
+    from partnerenrich.events import Event
+
+
+@contextlib.asynccontextmanager
+async def open_redis(settings: StreamSettings) -> AsyncIterator[RedisWriter]:
+    """
+    Write into a Redis Stream.
+
+    Raises:
+        ConfigError: The URL is none of a Redis.
+    """
+    client: Redis | None = None
+    with contextlib.suppress(ValueError):  # which may hold the password
+        client = Redis.from_url(settings.url.reveal(), retry=Retry(NoBackoff(), 0))
+    if client is None:
+        raise ConfigError([Problem("stream.url", "is no URL of a Redis, such as redis://127.0.0.1:6379")])
+    writer = RedisWriter(client, settings.output, settings.max_length)
+    try:
+        yield writer
+    finally:
+        await writer.arrived()
+        await client.aclose()
+
+
+class RedisWriter:
+    """
+    See `partnerenrich_server.stream.writer.Writer`.
+
+    Args:
+        client: Of a Redis that is no cluster.
+        output: Key of the stream.
+        max_length: About how many entries the stream keeps; None for all.
+    """
+
+    def __init__(self, client: Redis, output: str, max_length: int | None) -> None:
+        self._client: Any = client
+        self._output = output
+        self._max_length = max_length
+        self._gathered: list[tuple[Sequence[Event], asyncio.Future[list[bool]]]] = []
+        self._sender: asyncio.Task[None] | None = None
+        self._complaints = Complaints()
+
+    def write(self, events: Sequence[Event]) -> asyncio.Future[list[bool]]:
+        """Write events; see the protocol."""
+        loop = asyncio.get_running_loop()
+        acknowledged: asyncio.Future[list[bool]] = loop.create_future()
+        self._gathered.append((events, acknowledged))
+        if self._sender is None:
+            self._sender = loop.create_task(self._send())
+        return acknowledged
+
+    async def answers(self) -> bool:
+        """Whether Redis is there."""
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self._client.ping()
+        except FAILURES:
+            return False
+        return True
+
+    async def arrived(self) -> None:
+        """Wait until all that was taken is written, or failed."""
+        if self._sender is not None:
+            await self._sender
+
+    async def _send(self) -> None:
+        try:
+            while self._gathered:
+                calls, self._gathered = self._gathered, []
+                await self._settle(calls)
+        finally:
+            self._sender = None
+
+    async def _settle(self, calls: Sequence[tuple[Sequence[Event], asyncio.Future[list[bool]]]]) -> None:
+        gathered = [event for events, _ in calls for event in events]
+        written = iter([False] * len(gathered))
+        try:
+            written = iter(await self._add(gathered))
+        finally:
+            for events, acknowledged in calls:
+                result = list(itertools.islice(written, len(events)))
+                if not acknowledged.done():  # who waited may be gone
+                    acknowledged.set_result(result)
+
+    async def _add(self, events: Sequence[Event]) -> list[bool]:
+        """An entry for each event, in one round trip; whether each was acknowledged."""
+        pipeline = self._client.pipeline(transaction=False)
+        for event in events:
+            entry = {"org": event.org, "event": event.encode()}
+            pipeline.xadd(self._output, entry, maxlen=self._max_length)
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                replies: list[object] = await pipeline.execute(raise_on_error=False)
+        except FAILURES as error:
+            replies = [error] * len(events)
+        for failure in replies:
+            if isinstance(failure, Exception):
+                self._complaints.refused(_name(failure))
+        return [not isinstance(reply, Exception) for reply in replies]
+
+
+def _name(error: Exception) -> str:
+    """What failed, in one word: the others that Redis has for it may repeat what was sent."""
+    code = str(error).partition(" ")[0] if isinstance(error, ResponseError) else ""
+    return code if code.isupper() else type(error).__name__
