@@ -20,6 +20,7 @@ from partnerenrich import (
 from partnerenrich.lookup import MAX_ATTRIBUTES_BYTES, Question
 from partnerenrich.memory import Verdict, judge, read_answer
 from partnerenrich.models import Outcome
+from partnerenrich.store import CLAIMED
 
 LIMITS = {"limits": {"attempts": 1}}
 
@@ -32,8 +33,8 @@ class Desk:
         self.lookup, self.store, self.redis = self.running.lookup, enricher._store, redis
         self.version = self.running.integration.version
 
-    def question(self, value, known=None, source="email", stamp=""):
-        return Question(self.key(value), Link(source, source, value), known, stamp)
+    def question(self, value, known=None, source="email", stamp="", is_new=True):
+        return Question(self.key(value), Link(source, source, value), known, is_new and known is None, stamp)
 
     def key(self, value):
         return f"{{b1}}:toy:acme:~{value}"
@@ -425,7 +426,7 @@ async def test_what_another_process_has_just_found_out_is_not_asked_again(two_de
 async def test_the_work_of_a_process_that_died_is_taken_over_when_its_lease_ends(desk, resolver):
     partner = resolver()
     here = await desk(partner)
-    await here.redis.set(memory.lease_key(here.key("pat")), 1, px=150)
+    await here.redis.set(here.question("pat").lease, 1, px=150)
     started = time.perf_counter()
     assert (await here.ask(here.question("pat"))).outcome is Outcome.FRESH
     assert 0.1 < time.perf_counter() - started < 0.8
@@ -436,11 +437,42 @@ async def test_a_lease_lasts_as_long_as_its_call_may_and_ends_with_the_answer(de
     here = await desk(partner, limits={"attempts": 2, "timeout": 1.5})
     asking = asyncio.create_task(here.ask(here.question("pat")))
     await asyncio.sleep(0.02)
-    lease = memory.lease_key(here.key("pat"))
-    assert 3900 < await here.redis.pttl(lease) <= 4000
+    assert await here.redis.get(here.key("pat")) == CLAIMED
+    assert 3900 < await here.redis.pttl(here.key("pat")) <= 4000
     await asking
     await here.store.flush()
-    assert not await here.redis.exists(lease)
+    assert memory.read_answer(await here.redis.get(here.key("pat")), here.version).state == "found"
+    assert await here.redis.keys("*~lease") == []
+
+
+async def test_the_lease_of_a_renewal_stands_beside_the_record(desk, resolver):
+    partner = resolver(latency=0.05)
+    here = await desk(partner)
+    asking = asyncio.create_task(here.ask(here.question("pat", is_new=False)))
+    await asyncio.sleep(0.02)
+    assert await here.redis.get(memory.lease_key(here.key("pat"))) == CLAIMED
+    await asking
+    await here.store.flush()
+    assert await here.redis.keys("*~lease") == []
+
+
+async def test_what_other_settings_left_in_the_place_of_a_record_is_no_claim(desk, resolver):
+    partner = resolver()
+    here = await desk(partner)
+    answer = memory.nothing("another", "email", "absent", here.running.integration.ttl, time.time())
+    await here.redis.set(here.key("pat"), memory.encode(answer))
+    started = time.perf_counter()
+    assert (await here.ask(here.question("pat"))).outcome is Outcome.FRESH
+    assert time.perf_counter() - started < 0.5
+
+
+async def test_a_claim_that_brings_nothing_leaves_nothing(desk, resolver):
+    partner = resolver()
+    partner.answers["pat"] = NotSupported("no")
+    here = await desk(partner)
+    assert (await here.ask(here.question("pat"))).outcome is Outcome.SKIPPED
+    await here.store.flush()
+    assert await here.redis.keys("*") == []
 
 
 async def test_a_new_fetch_for_one_person_is_not_shared_with_the_next_person_on_the_device(desk, fetcher):

@@ -17,6 +17,7 @@ from partnerenrich.identity import DEVICE_SOURCES, Reader, consents, event_id, i
 from partnerenrich.lookup import Question, Reply, reply_from_memory
 from partnerenrich.memory import Answer, Verdict, Who
 from partnerenrich.models import KnownIDs, LinkingKey, Outcome
+from partnerenrich.store import CLAIMED
 
 if TYPE_CHECKING:
     from partnerenrich.events import Event
@@ -303,6 +304,11 @@ class Batch:
         return bool(self._changed or self._copies)
 
     @property
+    def waits_with_devices(self) -> bool:
+        """Whether any event that waits has a device, which others may have news of."""
+        return any(waiting.reading.device is not None for waiting in self._waiting)
+
+    @property
     def has_news(self) -> bool:
         """Whether other batches see in the devices what the store may not tell yet."""
         return bool(self._held)
@@ -476,7 +482,7 @@ class Batch:
                     told = None
                 continue
             if verdict in _DUE or verdict is Verdict.MISS:
-                task = self._ask(reading, index, who, links[position:], answers[position:])
+                task = self._ask(reading, index, who, links[position:], answers[position:], records[position:])
                 if task is None:
                     break
                 if verdict is not Verdict.REFRESH:
@@ -495,19 +501,26 @@ class Batch:
         return answer if answer is not None and answer.stamp == who.stamp else None
 
     def _ask(
-        self, reading: Reading, index: int, who: Who, links: LinkKeys, answers: Sequence[Answer | None]
+        self,
+        reading: Reading,
+        index: int,
+        who: Who,
+        links: LinkKeys,
+        answers: Sequence[Answer | None],
+        records: Records,
     ) -> asyncio.Future[Reply] | None:
         """Start the lookup of these links; None when none of them can be sent."""
         running, reader = reading.org.running[index], reading.org.reader
         if not running.integration.partner.resolves:
             return None
         questions = []
-        for (linking_key, key), answer in zip(links, answers):
+        for (linking_key, key), answer, record in zip(links, answers, records):
             link = reader.link(linking_key, reading.known)
             if link is not None:
                 stamp = who.stamp if linking_key.source in DEVICE_SOURCES else ""
                 person = reading.persons.get(linking_key.source, "")
-                questions.append(Question(key, link, answer, stamp, person))
+                is_new = record is None or record == CLAIMED
+                questions.append(Question(key, link, answer, is_new, stamp, person))
         if not questions:
             return None
         visitor = None

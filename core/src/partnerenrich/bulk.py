@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
-from partnerenrich import memory
 from partnerenrich.errors import BadResponse, PartnerError
-from partnerenrich.lookup import POLL_SECONDS, Lookup, Question, Reply
+from partnerenrich.lookup import POLL_SECONDS, Lookup, Question, Reply, is_foreign
 from partnerenrich.models import Outcome, Resolution
 
 if TYPE_CHECKING:
@@ -109,6 +109,10 @@ class BulkLookup(Lookup):
         self._gatherer: Gatherer[_Asked] = Gatherer(integration.limits, lambda asked: self._spawn(self._ask_all(asked)))
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
     async def close(self) -> None:
         """End what is under way and disconnect."""
         for one in self._gatherer.take():
@@ -128,9 +132,8 @@ class BulkLookup(Lookup):
         name = question.flight
         flight = self._flights.get(name)
         if flight is None:
-            flight = self._flights[name] = asyncio.get_running_loop().create_future()
-            lease = memory.lease_key(name)
-            self._unclaimed.append(_Asked(question, lease, wait_until, event_id, flight))
+            flight = self._flights[name] = self._loop.create_future()
+            self._unclaimed.append(_Asked(question, question.lease, wait_until, event_id, flight))
             if len(self._unclaimed) == 1:
                 self._spawn(self._claim_all())
         return flight
@@ -148,7 +151,7 @@ class BulkLookup(Lookup):
                     if granted:
                         self._store.release(one.lease)
                     self._land(one, theirs)
-                elif granted:
+                elif granted or is_foreign(one.lease, one.question.key, record):
                     self._start(one)
                 else:
                     elsewhere.append(one)
@@ -223,8 +226,7 @@ class BulkLookup(Lookup):
             self._conclude(one, reply)
 
     def _conclude(self, one: _Asked, said: Reply | PartnerError) -> None:
-        reply = self._concluded(one.question, said, time.perf_counter() - one.started)
-        self._release(one.lease, one.started)
+        reply = self._concluded(one.question, one.lease, said, one.started)
         if reply.outcome is Outcome.OPTED_OUT:
             self._spawn(self._land_erased(one, reply))
         else:

@@ -181,7 +181,8 @@ class Enricher:
             finally:
                 turn.end()
             if tasks or batch.has_seen_somebody:
-                await self._store.flush()  # whom a device belongs to now is known before any partner is asked
+                if batch.has_seen_somebody or batch.waits_with_devices:
+                    await self._store.flush()  # whom a device belongs to now is known before an answer counts
                 await self._turns.all_over()
                 batch.saved()
                 await landed(tasks, max(0.0, deadline - time.monotonic()))

@@ -161,7 +161,7 @@ class Reader:
         value = identifier(known, key.source)
         if value is None:
             return None
-        sent = recipes.apply(key.hash, key.source, value, self.default_region)
+        sent = recipes.apply(key.hash, key.source, value, self.default_region, captured=True)
         return None if sent is None else Link(key.source, key.key, sent, key.hash)
 
     def visitor(self, event: Event, links: tuple[Link, ...]) -> Visitor:

@@ -16,7 +16,7 @@ from partnerenrich.calls import PartnerCalls
 from partnerenrich.errors import BadResponse, NotCalled, NotSupported, PartnerError, UnknownPartnerId
 from partnerenrich.memory import Answer, Verdict
 from partnerenrich.models import Link, Outcome, Visitor
-from partnerenrich.store import StoreFailed
+from partnerenrich.store import CLAIMED, StoreFailed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -44,6 +44,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
         key: Of the link record.
         link: What the partner is asked.
         known: What is remembered of it.
+        is_new: Whether there is no record at all, or no more than a claim.
         stamp: For a device id, of the person that the device belongs to: what the
             partner says of it is said of this person only.
         person: The fingerprint of a person id; empty for a device id.
@@ -52,6 +53,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     key: str
     link: Link
     known: Answer | None
+    is_new: bool = False
     stamp: str = ""
     person: str = ""
 
@@ -59,6 +61,11 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     def flight(self) -> str:
         """Names the work: the same for all who ask the same."""
         return f"{self.key}:{self.stamp}" if self.stamp else self.key
+
+    @property
+    def lease(self) -> str:
+        """Where one process claims the work: in the place of the record as long as there is none."""
+        return self.key if self.is_new and not self.stamp else memory.lease_key(self.flight)
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
@@ -174,20 +181,20 @@ class Lookup(PartnerCalls[Reply]):
     async def _resolve_one(
         self, question: Question, visitor: Visitor | None, wait_until: float, event_id: str | None
     ) -> Reply:
-        lease = memory.lease_key(question.flight)
+        lease = question.lease
         theirs = await self._claim(lease, question.key, question.known, question.stamp)
         if theirs is not None:
             return theirs
         started = time.perf_counter()
         said: Reply | PartnerError
         try:
-            try:
-                said = await self._ask(question, visitor or Visitor(), wait_until, event_id)
-            except PartnerError as error:
-                said = error
-            reply = self._concluded(question, said, time.perf_counter() - started)
-        finally:
+            said = await self._ask(question, visitor or Visitor(), wait_until, event_id)
+        except PartnerError as error:
+            said = error
+        except asyncio.CancelledError:
             self._release(lease, started)
+            raise
+        reply = self._concluded(question, lease, said, started)
         if reply.outcome is Outcome.OPTED_OUT:
             await self._erase(question)
         return reply
@@ -249,18 +256,25 @@ class Lookup(PartnerCalls[Reply]):
             return self._without_attributes(answer, question.known, Outcome.ERROR)
         return Reply(Outcome.FRESH, answer)
 
-    def _concluded(self, question: Question, said: Reply | PartnerError, latency: float) -> Reply:
-        """What the events are told; remembered, where it is of use to others."""
+    def _concluded(self, question: Question, lease: str, said: Reply | PartnerError, started: float) -> Reply:
+        """What the events are told. It is remembered where it is of use to others, and the lease ends."""
         if isinstance(said, Reply):
             assert said.answer is not None
             said.answer.stamp = question.stamp
-            self._remember(question.key, said.answer)
-            return Reply(said.outcome, said.answer, latency, said.step)
-        if isinstance(said, NotCalled):
-            return self._stale_or(Reply(Outcome.LIMITED), question.known)
-        if isinstance(said, NotSupported):
-            return Reply(Outcome.SKIPPED)
-        return self._failed(question, said)
+            record: Answer | None = said.answer
+            reply = Reply(said.outcome, said.answer, time.perf_counter() - started, said.step)
+        elif isinstance(said, NotCalled):
+            record, reply = None, self._stale_or(Reply(Outcome.LIMITED), question.known)
+        elif isinstance(said, NotSupported):
+            record, reply = None, Reply(Outcome.SKIPPED)
+        else:
+            reply = self._failed(question)
+            record = reply.answer if reply.outcome is Outcome.STALE or said.remembered else None
+        if record is not None:
+            self._remember(question.key, record)
+        if record is None or lease != question.key:
+            self._release(lease, started)
+        return reply
 
     async def _erase(self, question: Question) -> None:
         """Delete what was remembered of a person who opted out, wherever the person was seen."""
@@ -365,18 +379,14 @@ class Lookup(PartnerCalls[Reply]):
             )
         return msgspec.Raw(encoded)
 
-    def _failed(self, question: Question, error: PartnerError) -> Reply:
+    def _failed(self, question: Question) -> Reply:
         ttl, known = self.integration.ttl, question.known
         now = time.time()
         if memory.judge(known, now) in _SERVES_AS_STALE:
             assert known is not None
-            known = memory.damped(known, "resolve", ttl, now)
-            self._remember(question.key, known)
-            return Reply(Outcome.STALE, known, step="resolve")
+            return Reply(Outcome.STALE, memory.damped(known, "resolve", ttl, now), step="resolve")
         failed = memory.nothing(self.integration.version, question.link.source, "failed", ttl, now, "resolve")
         failed.stamp = question.stamp
-        if error.remembered:
-            self._remember(question.key, failed)
         return Reply(Outcome.ERROR, failed, step="resolve")
 
     def _stale_or(self, reply: Reply, known: Answer | None) -> Reply:
@@ -393,7 +403,7 @@ class Lookup(PartnerCalls[Reply]):
             theirs = self._found_by_others(record, known, stamp)
             if granted and theirs is not None:
                 self._store.release(lease)
-            if granted or theirs is not None:
+            if granted or theirs is not None or is_foreign(lease, key, record):
                 return theirs
             await asyncio.sleep(pause)
             pause = min(2 * pause, 10 * POLL_SECONDS)
@@ -432,6 +442,11 @@ def _record_of(
     if answer.expires_at is not None and answer.expires_at <= now:
         raise BadResponse("the answer had expired when it came")
     return answer
+
+
+def is_foreign(lease: str, key: str, record: bytes | None) -> bool:
+    """Whether a claim in the record itself met neither a claim nor an answer, but what other settings left there."""
+    return lease == key and record is not None and record != CLAIMED
 
 
 def _is_newer(answer: Answer, known: Answer | None) -> bool:

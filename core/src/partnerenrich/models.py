@@ -314,8 +314,6 @@ class Sandbox:
 class Outcome(StrEnum):
     """Why an event carries, or does not carry, what a partner knows."""
 
-    __hash__ = str.__hash__  # that of Enum is written in Python, and outcomes are counted by the thousand
-
     HIT = "hit"
     """From memory."""
     STALE = "stale"

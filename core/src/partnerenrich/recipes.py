@@ -33,7 +33,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import attrs
 import phonenumbers
@@ -273,7 +273,9 @@ HASHES = tuple(_RECIPES)
 """Names of all recipes."""
 
 
-def apply(hash_name: str, source: str, value: object, default_region: str | None = None) -> str | None:
+def apply(
+    hash_name: str, source: str, value: object, default_region: str | None = None, *, captured: bool = False
+) -> str | None:
     """
     What is sent for one identifier.
 
@@ -283,6 +285,7 @@ def apply(hash_name: str, source: str, value: object, default_region: str | None
             ``$traits.phone``; see `kind_of`.
         value: The identifier as it was found, or its capture form.
         default_region: See `normalise_phone`.
+        captured: Whether `value` is known to be a capture form, to spare the time to make it one.
 
     Returns:
         None when the value is no identifier of this kind, or the recipe does not
@@ -296,7 +299,7 @@ def apply(hash_name: str, source: str, value: object, default_region: str | None
         return None
     digest = _digest_in(value, recipe.digest_size)
     if digest is None:
-        text = _normalise(kind, value, default_region)
+        text = cast("str", value) if captured else _normalise(kind, value, default_region)
         prepared = None if text is None else recipe.prepare(kind, text)
         if prepared is None:
             return None

@@ -29,7 +29,9 @@ Command = tuple[str | bytes | int, ...]
 Claim = tuple[str, int, str]
 """The key of a lease, its life in milliseconds, and the key of the record that it is about, of the same bucket."""
 Claimed = tuple[bool, bytes | None]
-"""Whether the lease is ours: False when another process has it. And the record as it is now."""
+"""Whether the lease is ours: False when another process has it. And the record as it is now; it may be `CLAIMED`."""
+CLAIMED: Final = b"1"
+"""What a lease holds."""
 
 SLICES: Final = 4
 """In how many parts the time of a round trip is taken; up to four times as many pass where this process is busy."""
@@ -103,8 +105,10 @@ CLAIMS: Final = Script(
     + """
 local replies = {}
 for i, milliseconds in ipairs(ARGV) do
-    replies[2 * i - 1] = full or redis.pcall('SET', KEYS[2 * i - 1], 1, 'NX', 'PX', milliseconds)
-    replies[2 * i] = redis.pcall('GET', KEYS[2 * i])
+    local lease, record = KEYS[2 * i - 1], KEYS[2 * i]
+    local granted = full or redis.pcall('SET', lease, 1, 'NX', 'PX', milliseconds)
+    replies[2 * i - 1] = granted
+    replies[2 * i] = (full or not granted or lease ~= record) and redis.pcall('GET', record)
 end
 return replies
 """
@@ -112,7 +116,7 @@ return replies
 """
 Many claims: ``KEYS`` has the lease and the record of each, ``ARGV`` how long each lasts.
 
-The replies to both stand side by side.
+The replies to both stand side by side. Where lease and record are one, a claim that is granted found nothing there.
 """
 
 BUCKETS: Final = [f"{{b{number}}}" for number in range(256)]
