@@ -116,7 +116,7 @@ class BulkLookup(Lookup):
     async def close(self) -> None:
         """End what is under way and disconnect."""
         for one in self._gatherer.take():
-            self._release(one.lease, one.started)
+            self._leases.release(one.lease)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -147,9 +147,10 @@ class BulkLookup(Lookup):
             elsewhere = []
             for one, (granted, record) in zip(asked, await self._store.leases(claims)):
                 theirs = self._found_by_others(record, one.question.known, one.question.stamp)
+                if granted:
+                    self._leases.hold(one.lease)
                 if theirs is not None:
-                    if granted:
-                        self._store.release(one.lease)
+                    self._leases.release(one.lease)
                     self._land(one, theirs)
                 elif granted or is_foreign(one.lease, one.question.key, record):
                     self._start(one)
@@ -199,7 +200,7 @@ class BulkLookup(Lookup):
             said = [error] * len(asked)
         except asyncio.CancelledError:
             for one in asked:
-                self._release(one.lease, one.started)
+                self._leases.release(one.lease)
             raise
         for one, answer in zip(asked, said):
             if isinstance(answer, Resolution) and self._lacks_attributes(answer):

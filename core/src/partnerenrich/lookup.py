@@ -14,6 +14,7 @@ import msgspec
 from partnerenrich import memory
 from partnerenrich.calls import PartnerCalls
 from partnerenrich.errors import BadResponse, NotCalled, NotSupported, PartnerError, UnknownPartnerId
+from partnerenrich.leases import Leases
 from partnerenrich.memory import Answer, Verdict
 from partnerenrich.models import Link, Outcome, Visitor
 from partnerenrich.store import CLAIMED, StoreFailed
@@ -110,6 +111,12 @@ class Lookup(PartnerCalls[Reply]):
         self._direct = 0
         attempts = integration.limits.attempts
         self._lease_ms = int((integration.limits.timeout * attempts + 1) * 1000)
+        self._leases = Leases(store, self._lease_ms)
+
+    async def close(self) -> None:
+        """End what is under way and disconnect."""
+        await super().close()
+        self._leases.close()
 
     async def check(self) -> None:
         """
@@ -191,8 +198,8 @@ class Lookup(PartnerCalls[Reply]):
             said = await self._ask(question, visitor or Visitor(), wait_until, event_id)
         except PartnerError as error:
             said = error
-        except asyncio.CancelledError:
-            self._release(lease, started)
+        except BaseException:
+            self._leases.release(lease)
             raise
         reply = self._concluded(question, lease, said, started)
         if reply.outcome is Outcome.OPTED_OUT:
@@ -272,8 +279,10 @@ class Lookup(PartnerCalls[Reply]):
             record = reply.answer if reply.outcome is Outcome.STALE or said.remembered else None
         if record is not None:
             self._remember(question.key, record)
-        if record is None or lease != question.key:
-            self._release(lease, started)
+        if record is not None and lease == question.key:
+            self._leases.drop(lease)
+        else:
+            self._leases.release(lease)
         return reply
 
     async def _erase(self, question: Question) -> None:
@@ -327,15 +336,19 @@ class Lookup(PartnerCalls[Reply]):
         try:
             attributes = await self._fetch(answer, wait_until, None)
         except UnknownPartnerId:
-            self._release(lease, started)
+            self._leases.release(lease)
             return Reply(Outcome.ABSENT)
         except NotCalled:
-            self._release(lease, started)
+            self._leases.release(lease)
             return self._stale_or(Reply(Outcome.LIMITED), answer)
         except PartnerError:
-            self._release(lease, started)
+            self._leases.release(lease)
             spared = memory.damped(answer, "attributes", ttl, time.time())
             return self._stale_or(Reply(Outcome.ERROR, spared, step="attributes"), spared)
+        except BaseException:
+            self._leases.release(lease)
+            raise
+        self._leases.drop(lease)
         renewed = memory.refreshed(answer, attributes, ttl, time.time())
         return Reply(Outcome.FRESH, renewed, time.perf_counter() - started)
 
@@ -401,8 +414,10 @@ class Lookup(PartnerCalls[Reply]):
         while True:
             granted, record = await self._store.lease((lease, self._lease_ms, key))
             theirs = self._found_by_others(record, known, stamp)
-            if granted and theirs is not None:
-                self._store.release(lease)
+            if granted:
+                self._leases.hold(lease)
+                if theirs is not None:
+                    self._leases.release(lease)
             if granted or theirs is not None or is_foreign(lease, key, record):
                 return theirs
             await asyncio.sleep(pause)
@@ -414,11 +429,6 @@ class Lookup(PartnerCalls[Reply]):
         if answer is None or answer.stamp != stamp or not _is_newer(answer, known):
             return None
         return reply_from_memory(answer, memory.judge(answer, time.time()))
-
-    def _release(self, lease: str, started: float) -> None:
-        """Let another process ask, unless the lease has ended and may be another's."""
-        if time.perf_counter() - started < self._lease_ms / 1000:
-            self._store.release(lease)
 
     def _remember(self, key: str, answer: Answer) -> None:
         until = answer.usable_until if answer.state == "found" else answer.fresh_until

@@ -1,0 +1,71 @@
+"""Claims of this process, prolonged while it works."""
+
+import asyncio
+
+import pytest
+
+from partnerenrich.leases import Leases
+from partnerenrich.store import Store
+
+LIFE = 150
+
+
+@pytest.fixture(name="store")
+async def _store(server):
+    store = Store("redis://unused", command_seconds=1)
+    yield store
+    await store.close()
+
+
+@pytest.fixture(name="leases")
+async def _leases(store):
+    leases = Leases(store, LIFE)
+    yield leases
+    leases.close()
+
+
+async def claim(store, leases, key):
+    granted, _ = await store.lease((key, LIFE, key))
+    if granted:
+        leases.hold(key)
+    return granted
+
+
+async def test_a_lease_lasts_as_long_as_it_is_held(store, leases, redis):
+    assert await claim(store, leases, "a")
+    await asyncio.sleep(3 * LIFE / 1000)
+    assert await redis.exists("a")
+    leases.drop("a")
+    await asyncio.sleep(2 * LIFE / 1000)
+    assert not await redis.exists("a")
+
+
+async def test_a_lease_that_is_released_ends_at_once(store, leases, redis):
+    assert await claim(store, leases, "a")
+    leases.release("a")
+    await store.flush()
+    assert not await redis.exists("a")
+
+
+async def test_an_answer_in_the_place_of_a_lease_keeps_its_time(store, leases, redis):
+    assert await claim(store, leases, "a")
+    await redis.set("a", "answer", px=60_000)
+    await asyncio.sleep(LIFE / 1000)
+    assert await redis.pttl("a") > 50_000
+
+
+async def test_what_has_ended_may_be_anothers_and_is_not_released(store, leases, redis):
+    assert await claim(store, leases, "a")
+    leases.close()  # as if the process had stood still
+    await asyncio.sleep(1.5 * LIFE / 1000)
+    await redis.set("a", "another's")
+    leases.release("a")
+    await store.flush()
+    assert await redis.exists("a")
+
+
+async def test_what_was_never_held_is_not_released(store, leases, redis):
+    await redis.set("a", "answer")
+    leases.release("a")
+    await store.flush()
+    assert await redis.exists("a")
