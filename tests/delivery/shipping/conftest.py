@@ -74,7 +74,8 @@ class PostgreSQL:
         found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
         if found:
             return found[0]
-        return pytest.fail(HOW_TO_INSTALL) if os.environ.get("CI") else pytest.skip(HOW_TO_INSTALL)
+        may_be_missing = "postgresql" in os.environ.get("PARTNERENRICH_TESTS_WITHOUT", "").split(",")
+        return pytest.skip(HOW_TO_INSTALL) if may_be_missing else pytest.fail(HOW_TO_INSTALL)
 
     def start(self):
         command = [self._tools / "postgres", "-D", self._folder / "data", "-p", str(self._port), "-k", self._folder]
