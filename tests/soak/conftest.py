@@ -284,9 +284,6 @@ class Valkey:
 
     Args:
         kept: Whether a restart finds what was there before.
-
-    Attributes:
-        back: Moment at which it last came back.
     """
 
     def __init__(self, *, kept):
@@ -301,7 +298,6 @@ class Valkey:
     def start(self):
         self._process = subprocess.Popen(self._command, preexec_fn=die_with_parent)  # noqa: PLW1509
         assert wait_until(self._answers), "the store does not start"
-        self.back = time.monotonic()
 
     def kill(self):
         self._process.kill()
@@ -332,7 +328,6 @@ class Valkey:
             self._process.send_signal(signal.SIGSTOP)
             yield random.uniform(0.05, 3)
             self._process.send_signal(signal.SIGCONT)
-            self.back = time.monotonic()
 
         def store_full():
             self.ask("CONFIG", "SET", "maxmemory", 1)

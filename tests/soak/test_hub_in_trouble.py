@@ -24,10 +24,7 @@ SHOWN = ("Persona", "LifetimeTier", "DaysSinceLatestOrder")
 BROWSERS = 25
 PEOPLE = 500
 GRACE = 3.0
-"""
-Seconds in which a page may still be shown who was there before: after a log-in was accepted, and after the store
-came back, which is a fault that ``tests/hub/test_store_comes_back.py`` shows.
-"""
+"""Seconds after a log-in was accepted in which a page may still be shown who was there before."""
 RECOVERY = 10.0
 
 
@@ -43,7 +40,6 @@ class Browser:
     client: httpx.AsyncClient
     random: Random
     truth: object
-    store: object
     statuses: Counter
     device: str = attrs.Factory(lambda: str(uuid.uuid4()))
     person: str | None = None
@@ -87,7 +83,7 @@ class Browser:
         return await self.read() is not None
 
     def _may_lag(self, moment):
-        return moment - max(self.since, self.store.back) < GRACE
+        return moment - self.since < GRACE
 
     def _known_of(self, person):
         known = self.truth(person).attributes[0] if person else None
@@ -106,11 +102,11 @@ class Browser:
         return response
 
 
-async def surf(url, seed, truth, store, over):
+async def surf(url, seed, truth, over):
     """Let all browsers surf until it is over; then until each is served. Gives them, and the seconds that this took."""
     statuses = Counter()
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
-        browsers = [Browser(client, Random(f"{seed} browser {n}"), truth, store, statuses) for n in range(BROWSERS)]
+        browsers = [Browser(client, Random(f"{seed} browser {n}"), truth, statuses) for n in range(BROWSERS)]
         await asyncio.gather(*(browser.surf(over) for browser in browsers))
         mended, waiting = time.monotonic(), browsers
         while waiting and time.monotonic() - mended < 4 * RECOVERY:
@@ -141,7 +137,7 @@ def test_a_page_never_breaks_and_is_shown_nobody_else(
     url = re.search(r"http://\S+", hub.stdout.readline().decode())[0]
     watched, over = watch(hub.pid), threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        surfing = pool.submit(asyncio.run, surf(url, soak.seed, truth["amperity"], store, over))
+        surfing = pool.submit(asyncio.run, surf(url, soak.seed, truth["amperity"], over))
         try:
             befell = soak.suffer(store.misfortunes(soak.random), partner.misfortunes(soak.random), calm=(1, 5))
         finally:
