@@ -17,7 +17,7 @@ from partnerenrich import (
     hookimpl,
 )
 from partnerenrich.bulk import BYTES_BESIDE
-from partnerenrich.store import Store
+from partnerenrich.store import CLAIM, Store
 
 FULL = {"limits": {"bulk": 10, "attempts": 1}}
 
@@ -194,7 +194,7 @@ async def test_links_that_another_process_has_hold_up_no_others(open_enricher, b
     async with open_enricher(toy=partner) as enricher:
         org = enricher._orgs["acme"]
         key = org.keys.link("toy", org.reader.fingerprint("email", "p0@example.test"))
-        await redis.set(key, 1, px=150)
+        await redis.set(key, CLAIM + b"another", px=150)
         events = await enricher.enrich(visitors(3))
     assert ids(events) == expected(visitors(3))
     assert [sorted(call) for call in partner.calls] == [["p1@example.test", "p2@example.test"], ["p0@example.test"]]

@@ -1,11 +1,12 @@
 """Claims of this process, prolonged while it works."""
 
 import asyncio
+import time
 
 import pytest
 
 from partnerenrich.leases import Leases
-from partnerenrich.store import Store
+from partnerenrich.store import CLAIM, Store
 
 LIFE = 150
 
@@ -24,10 +25,10 @@ async def _leases(store):
     leases.close()
 
 
-async def claim(store, leases, key):
+async def claim(store, leases, key, seconds=10.0):
     granted, _ = await store.lease((key, LIFE, key))
     if granted:
-        leases.hold(key)
+        leases.hold(key, time.monotonic() + seconds)
     return granted
 
 
@@ -54,14 +55,29 @@ async def test_an_answer_in_the_place_of_a_lease_keeps_its_time(store, leases, r
     assert await redis.pttl("a") > 50_000
 
 
-async def test_what_has_ended_may_be_anothers_and_is_not_released(store, leases, redis):
+async def test_a_lease_is_prolonged_for_as_long_as_its_work_may_wait_to_begin(store, leases, redis):
+    assert await claim(store, leases, "a", seconds=0.01)
+    await asyncio.sleep(2 * LIFE / 1000)
+    assert not await redis.exists("a")
+
+
+async def test_what_another_process_put_in_the_place_of_a_lease_stays_as_it_is(store, leases, redis):
+    for value in ("answer", CLAIM + b"another"):
+        await redis.delete("a")
+        assert await claim(store, leases, "a")
+        await redis.set("a", value, px=LIFE // 2 + 50)
+        await asyncio.sleep(LIFE / 2000)
+        assert await redis.pttl("a") <= 50
+        leases.release("a")
+        await store.flush()
+        assert await redis.exists("a")
+
+
+async def test_what_is_still_held_at_the_end_is_released(store, leases, redis):
     assert await claim(store, leases, "a")
-    leases.close()  # as if the process had stood still
-    await asyncio.sleep(1.5 * LIFE / 1000)
-    await redis.set("a", "another's")
-    leases.release("a")
+    leases.close()
     await store.flush()
-    assert await redis.exists("a")
+    assert not await redis.exists("a")
 
 
 async def test_what_was_never_held_is_not_released(store, leases, redis):

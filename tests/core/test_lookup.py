@@ -20,7 +20,7 @@ from partnerenrich import (
 from partnerenrich.lookup import MAX_ATTRIBUTES_BYTES, Question
 from partnerenrich.memory import Verdict, judge, read_answer
 from partnerenrich.models import Outcome
-from partnerenrich.store import CLAIMED
+from partnerenrich.store import CLAIM, is_claim
 
 LIMITS = {"limits": {"attempts": 1}}
 
@@ -426,7 +426,7 @@ async def test_what_another_process_has_just_found_out_is_not_asked_again(two_de
 async def test_the_work_of_a_process_that_died_is_taken_over_when_its_lease_ends(desk, resolver):
     partner = resolver()
     here = await desk(partner)
-    await here.redis.set(here.question("pat").lease, 1, px=150)
+    await here.redis.set(here.question("pat").lease, CLAIM + b"another", px=150)
     started = time.perf_counter()
     assert (await here.ask(here.question("pat"))).outcome is Outcome.FRESH
     assert 0.1 < time.perf_counter() - started < 0.8
@@ -437,7 +437,7 @@ async def test_a_lease_lasts_as_long_as_its_call_may_and_ends_with_the_answer(de
     here = await desk(partner, limits={"attempts": 2, "timeout": 1.5})
     asking = asyncio.create_task(here.ask(here.question("pat")))
     await asyncio.sleep(0.02)
-    assert await here.redis.get(here.key("pat")) == CLAIMED
+    assert is_claim(await here.redis.get(here.key("pat")))
     assert 3900 < await here.redis.pttl(here.key("pat")) <= 4000
     await asking
     await here.store.flush()
@@ -450,7 +450,7 @@ async def test_the_lease_of_a_renewal_stands_beside_the_record(desk, resolver):
     here = await desk(partner)
     asking = asyncio.create_task(here.ask(here.question("pat", is_new=False)))
     await asyncio.sleep(0.02)
-    assert await here.redis.get(memory.lease_key(here.key("pat"))) == CLAIMED
+    assert is_claim(await here.redis.get(memory.lease_key(here.key("pat"))))
     await asking
     await here.store.flush()
     assert await here.redis.keys("*~lease") == []
@@ -464,6 +464,38 @@ async def test_what_other_settings_left_in_the_place_of_a_record_is_no_claim(des
     started = time.perf_counter()
     assert (await here.ask(here.question("pat"))).outcome is Outcome.FRESH
     assert time.perf_counter() - started < 0.5
+
+
+async def test_who_waits_and_finds_what_other_settings_left_claims_beside_it(desk, resolver):
+    partner = resolver(latency=0.05)
+    desks = [await desk(partner) for _ in range(3)]
+    key = desks[0].key("pat")
+    answer = memory.nothing("another", "email", "absent", desks[0].running.integration.ttl, time.time())
+    await desks[0].redis.set(key, CLAIM + b"another")
+    asking = [asyncio.create_task(one.ask(one.question("pat"), seconds=2)) for one in desks]
+    await asyncio.sleep(0.05)
+    await desks[0].redis.set(key, memory.encode(answer))
+    assert {(await one).outcome for one in asking} <= {Outcome.FRESH, Outcome.HIT}
+    assert len(partner.calls) == 1
+
+
+async def test_a_claim_that_ends_without_an_answer_takes_nobody_elses_away(desk, resolver):
+    partner = resolver(latency=0.05)
+    partner.answers["pat"] = NotSupported("no")
+    here = await desk(partner)
+    asking = asyncio.create_task(here.ask(here.question("pat")))
+    await asyncio.sleep(0.02)
+    answer = memory.nothing(here.version, "email", "opted_out", here.running.integration.ttl, time.time())
+    await here.redis.set(here.key("pat"), memory.encode(answer))
+    await asking
+    assert (await here.record("pat")).state == "opted_out"
+
+
+async def test_a_reason_that_is_none_is_an_error_and_ends_the_claim(desk, resolver):
+    partner = resolver()
+    partner.answers["pat"] = Resolution(None, reason=["odd"])
+    here = await desk(partner)
+    assert (await here.ask(here.question("pat"))).outcome is Outcome.ERROR
 
 
 async def test_a_claim_that_brings_nothing_leaves_nothing(desk, resolver):

@@ -9,7 +9,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, ResponseError
 
 from partnerenrich import store as store_module
-from partnerenrich.store import LINGER_SECONDS, LOCAL_ENTRIES, LOCAL_SECONDS, PAUSE_SECONDS, LocalTier, Store, bucket
+from partnerenrich.store import (
+    CLAIMS,
+    LINGER_SECONDS,
+    LOCAL_ENTRIES,
+    LOCAL_SECONDS,
+    PAUSE_SECONDS,
+    LocalTier,
+    Store,
+    bucket,
+)
 
 
 class Clock:
@@ -34,7 +43,9 @@ async def _store(server):
 
 
 def names_in(script):
-    """Names of the commands that a run of the script holds."""
+    """Names of the commands that a run of a script holds."""
+    if script[1] in {CLAIMS.text, CLAIMS.digest}:
+        return
     words = list(script[3 + script[2] :])
     while words:
         yield words[1]

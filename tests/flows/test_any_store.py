@@ -11,7 +11,7 @@ import pytest
 
 from partnerenrich.configuration import load_mapping
 from partnerenrich.forgetting import Forgetting
-from partnerenrich.store import CLAIMED, Store
+from partnerenrich.store import CLAIM, Store
 from partnerenrich.suppression import EVER, eviction_problem
 
 DEVICE = "0c2d9c1e-6a4f-4a7e-9b0a-1f2e3d4c5b6a"
@@ -117,7 +117,7 @@ async def test_the_lease_of_a_process_that_died_is_taken_over(server, open_enric
     async with open_enricher(server.url) as enricher:
         reader, keys = enricher._orgs["acme"].reader, enricher._orgs["acme"].keys
         record = keys.link("toy", reader.fingerprint("email", "p1@example.test"))
-        server.ask("SET", record, CLAIMED, "PX", 200)
+        server.ask("SET", record, CLAIM + b"another", "PX", 200)
         started = time.perf_counter()
         assert outcomes(await enricher.enrich([visitor(1)])) == ["fresh"]
         assert 0.1 < time.perf_counter() - started < 1.5

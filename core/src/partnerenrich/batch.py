@@ -17,7 +17,7 @@ from partnerenrich.identity import DEVICE_SOURCES, Reader, consents, event_id, i
 from partnerenrich.lookup import Question, Reply, reply_from_memory
 from partnerenrich.memory import Answer, Verdict, Who
 from partnerenrich.models import KnownIDs, LinkingKey, Outcome
-from partnerenrich.store import CLAIMED
+from partnerenrich.store import is_claim
 
 if TYPE_CHECKING:
     from partnerenrich.events import Event
@@ -519,7 +519,7 @@ class Batch:
             if link is not None:
                 stamp = who.stamp if linking_key.source in DEVICE_SOURCES else ""
                 person = reading.persons.get(linking_key.source, "")
-                is_new = record is None or record == CLAIMED
+                is_new = record is None or is_claim(record)
                 questions.append(Question(key, link, answer, is_new, stamp, person))
         if not questions:
             return None

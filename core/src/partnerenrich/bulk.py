@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 import msgspec
 
 from partnerenrich.errors import BadResponse, PartnerError
-from partnerenrich.lookup import POLL_SECONDS, Lookup, Question, Reply, is_foreign
+from partnerenrich.lookup import POLL_SECONDS, Lookup, Question, Reply, lease_after
 from partnerenrich.models import Outcome, Resolution
 
 if TYPE_CHECKING:
@@ -145,16 +145,14 @@ class BulkLookup(Lookup):
         while True:
             claims = [(one.lease, self._lease_ms, one.question.key) for one in asked]
             elsewhere = []
-            for one, (granted, record) in zip(asked, await self._store.leases(claims)):
-                theirs = self._found_by_others(record, one.question.known, one.question.stamp)
-                if granted:
-                    self._leases.hold(one.lease)
+            for one, claimed in zip(asked, await self._store.leases(claims)):
+                is_ours, theirs = self._granted(one.question, one.lease, claimed, one.wait_until)
                 if theirs is not None:
-                    self._leases.release(one.lease)
                     self._land(one, theirs)
-                elif granted or is_foreign(one.lease, one.question.key, record):
+                elif is_ours:
                     self._start(one)
                 else:
+                    one.lease = lease_after(one.question, one.lease, claimed)
                     elsewhere.append(one)
             if not elsewhere:
                 return

@@ -17,7 +17,7 @@ from partnerenrich.errors import BadResponse, NotCalled, NotSupported, PartnerEr
 from partnerenrich.leases import Leases
 from partnerenrich.memory import Answer, Verdict
 from partnerenrich.models import Link, Outcome, Visitor
-from partnerenrich.store import CLAIMED, StoreFailed
+from partnerenrich.store import StoreFailed, is_claim
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from partnerenrich.erasure import Eraser
     from partnerenrich.governor import DailyBudget
     from partnerenrich.models import Resolution
-    from partnerenrich.store import Store
+    from partnerenrich.store import Claimed, Store
 
 log = logging.getLogger(__name__)
 
@@ -188,8 +188,7 @@ class Lookup(PartnerCalls[Reply]):
     async def _resolve_one(
         self, question: Question, visitor: Visitor | None, wait_until: float, event_id: str | None
     ) -> Reply:
-        lease = question.lease
-        theirs = await self._claim(lease, question.key, question.known, question.stamp)
+        lease, theirs = await self._claim(question, wait_until)
         if theirs is not None:
             return theirs
         started = time.perf_counter()
@@ -249,7 +248,9 @@ class Lookup(PartnerCalls[Reply]):
         """What a resolution says by itself."""
         integration, source, now = self.integration, question.link.source, time.time()
         if resolution.partner_id is None:
-            state = resolution.reason if resolution.reason != "found" else "absent"
+            state = resolution.reason
+            if state not in _NOTHING:
+                raise BadResponse("the resolution has a reason that is none")
             answer = memory.nothing(integration.version, source, state, integration.ttl, now)
             return Reply(Outcome.OPTED_OUT if state == "opted_out" else Outcome.ABSENT, answer)
         attributes: msgspec.Raw | None = memory.NULL
@@ -327,8 +328,8 @@ class Lookup(PartnerCalls[Reply]):
         return Reply(outcome, memory.without_attributes(answer, ttl, now), step="attributes")
 
     async def _refetch(self, key: str, answer: Answer, wait_until: float) -> Reply:
-        lease = memory.lease_key(f"{key}:{answer.stamp}")
-        theirs = await self._claim(lease, key, answer, answer.stamp)
+        question = Question(key, _NO_LINK, answer, stamp=answer.stamp)
+        lease, theirs = await self._claim(question, wait_until)
         if theirs is not None:
             return theirs
         started = time.perf_counter()
@@ -408,27 +409,31 @@ class Lookup(PartnerCalls[Reply]):
             return msgspec.structs.replace(reply, outcome=Outcome.STALE, answer=known)
         return reply
 
-    async def _claim(self, lease: str, key: str, known: Answer | None, stamp: str) -> Reply | None:
-        """None when the work is ours to do; else what another process has found out. A dead one is succeeded."""
-        pause = POLL_SECONDS
+    async def _claim(self, question: Question, wait_until: float) -> tuple[str, Reply | None]:
+        """The lease when the work is ours to do; else what another process has found out. A dead one is succeeded."""
+        lease, pause = question.lease, POLL_SECONDS
         while True:
-            granted, record = await self._store.lease((lease, self._lease_ms, key))
-            theirs = self._found_by_others(record, known, stamp)
-            if granted:
-                self._leases.hold(lease)
-                if theirs is not None:
-                    self._leases.release(lease)
-            if granted or theirs is not None or is_foreign(lease, key, record):
-                return theirs
+            claimed = await self._store.lease((lease, self._lease_ms, question.key))
+            is_ours, theirs = self._granted(question, lease, claimed, wait_until)
+            if is_ours or theirs is not None:
+                return lease, theirs
+            lease = lease_after(question, lease, claimed)
             await asyncio.sleep(pause)
             pause = min(2 * pause, 10 * POLL_SECONDS)
 
-    def _found_by_others(self, record: bytes | None, known: Answer | None, stamp: str) -> Reply | None:
-        """What a record tells that is newer than what was known."""
+    def _granted(
+        self, question: Question, lease: str, claimed: Claimed, wait_until: float
+    ) -> tuple[bool, Reply | None]:
+        """Whether the work is ours, and what another process has found out meanwhile, which is newer than we knew."""
+        granted, record = claimed
         answer = memory.read_answer(record, self.integration.version)
-        if answer is None or answer.stamp != stamp or not _is_newer(answer, known):
-            return None
-        return reply_from_memory(answer, memory.judge(answer, time.time()))
+        if answer is not None and answer.stamp == question.stamp and _is_newer(answer, question.known):
+            if granted:
+                self._store.release(lease)
+            return False, reply_from_memory(answer, memory.judge(answer, time.time()))
+        if granted:
+            self._leases.hold(lease, wait_until)
+        return granted, None
 
     def _remember(self, key: str, answer: Answer) -> None:
         until = answer.usable_until if answer.state == "found" else answer.fresh_until
@@ -454,15 +459,18 @@ def _record_of(
     return answer
 
 
-def is_foreign(lease: str, key: str, record: bytes | None) -> bool:
-    """Whether a claim in the record itself met neither a claim nor an answer, but what other settings left there."""
-    return lease == key and record is not None and record != CLAIMED
+def lease_after(question: Question, lease: str, claimed: Claimed) -> str:
+    """Where to claim next: beside the record, once something stands there that is neither a claim nor of use."""
+    _, record = claimed
+    return lease if record is None or is_claim(record) else memory.lease_key(question.flight)
 
 
 def _is_newer(answer: Answer, known: Answer | None) -> bool:
     return known is None or answer.at > known.at or answer.damped_until > known.damped_until
 
 
+_NO_LINK = Link("", "", "")
+_NOTHING = ("absent", "invalid", "opted_out")
 _SERVES_AS_STALE = frozenset({Verdict.HIT, Verdict.REFRESH, Verdict.EXPIRED, Verdict.DAMPED})
 
 

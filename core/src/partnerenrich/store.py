@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import secrets
 import time
 from binascii import crc_hqx
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -29,9 +30,9 @@ Command = tuple[str | bytes | int, ...]
 Claim = tuple[str, int, str]
 """The key of a lease, its life in milliseconds, and the key of the record that it is about, of the same bucket."""
 Claimed = tuple[bool, bytes | None]
-"""Whether the lease is ours: False when another process has it. And the record as it is now; it may be `CLAIMED`."""
-CLAIMED: Final = b"1"
-"""What a lease holds."""
+"""Whether the work is ours: False when another process has the lease. And the record as it is now, or a claim."""
+CLAIM: Final = b"claimed by "
+"""How the value of a lease begins. The rest names who has it."""
 
 SLICES: Final = 4
 """In how many parts the time of a round trip is taken; up to four times as many pass where this process is busy."""
@@ -84,10 +85,20 @@ COMMANDS: Final = Script(
     _IS_FULL
     + """
 local takes_memory = {SET = true, HSET = true, HSETNX = true, ZADD = true, INCR = true}
+local instead_of = {RELEASE = 'UNLINK', PROLONG = 'PEXPIRE'}
 local replies, at = {}, 1
 for i, key in ipairs(KEYS) do
-    local name, last = ARGV[at + 1], at + ARGV[at]
-    replies[i] = full and takes_memory[name] and full or redis.pcall(name, key, unpack(ARGV, at + 2, last))
+    local name, first, last = ARGV[at + 1], at + 2, at + ARGV[at]
+    local on_lease = instead_of[name]
+    if full and takes_memory[name] then
+        replies[i] = full
+    elseif not on_lease then
+        replies[i] = redis.pcall(name, key, unpack(ARGV, first, last))
+    elseif redis.pcall('GET', key) == ARGV[first] then
+        replies[i] = redis.pcall(on_lease, key, unpack(ARGV, first + 1, last))
+    else
+        replies[i] = 0
+    end
     at = last + 1
 end
 return replies
@@ -97,16 +108,17 @@ return replies
 Many commands in one: each runs by itself, and has its own reply or error.
 
 ``KEYS`` has the key of each command; ``ARGV``, for each command, how many words follow, its name and its
-arguments after the key.
+arguments after the key. Two more commands, ``RELEASE key claim`` and ``PROLONG key claim milliseconds``, do
+nothing where another value stands.
 """
 
 CLAIMS: Final = Script(
     _IS_FULL
     + """
 local replies = {}
-for i, milliseconds in ipairs(ARGV) do
+for i = 1, #KEYS / 2 do
     local lease, record = KEYS[2 * i - 1], KEYS[2 * i]
-    local granted = full or redis.pcall('SET', lease, 1, 'NX', 'PX', milliseconds)
+    local granted = full or redis.pcall('SET', lease, ARGV[1], 'NX', 'PX', ARGV[i + 1])
     replies[2 * i - 1] = granted
     replies[2 * i] = (full or not granted or lease ~= record) and redis.pcall('GET', record)
 end
@@ -114,7 +126,7 @@ return replies
 """
 )
 """
-Many claims: ``KEYS`` has the lease and the record of each, ``ARGV`` how long each lasts.
+Many claims: ``KEYS`` has the lease and the record of each, ``ARGV`` who claims and how long each lasts.
 
 The replies to both stand side by side. Where lease and record are one, a claim that is granted found nothing there.
 """
@@ -231,6 +243,7 @@ class Store:
             pool = client.connection_pool
             pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
             self._client = client
+        self._claim: Final = CLAIM + secrets.token_hex(8).encode()
         self._local = LocalTier()
         self._down_until = 0.0
         self._outbox: list[Command] = []
@@ -386,7 +399,11 @@ class Store:
 
     def release(self, key: str) -> None:
         """Give a claim back, once the writes that are queued have landed. A release that is lost only costs time."""
-        self.queue([("UNLINK", key)])
+        self.queue([("RELEASE", key, self._claim)])
+
+    def prolong(self, keys: Iterable[str], milliseconds: int) -> None:
+        """Let our claims last so long from now on."""
+        self.queue(("PROLONG", key, self._claim, milliseconds) for key in keys)
 
     async def count(self, key: str, seconds: int) -> int | None:
         """Count one more under a key that lives so long; None when Redis cannot tell."""
@@ -475,7 +492,7 @@ class Store:
         """The reply to each lease, and the record."""
         replies: list[Any] = [None] * (2 * len(claims))
         portions = self._portions([lease for lease, _, _ in claims])
-        runs = [_claim_arguments([claims[index] for index in portion]) for portion in portions]
+        runs = [self._claim_arguments([claims[index] for index in portion]) for portion in portions]
         for portion, answer in zip(portions, await _evaluate(pipeline, CLAIMS, runs)):
             each = [answer] * (2 * len(portion)) if isinstance(answer, Exception) else answer
             for index, reply, record in zip(portion, each[::2], each[1::2]):
@@ -488,6 +505,15 @@ class Store:
             pipeline.execute_command(*command)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
+
+    def _claim_arguments(self, claims: Sequence[Claim]) -> list[str | bytes | int]:
+        """What the script is told of these claims."""
+        told: list[str | bytes | int] = [2 * len(claims)]
+        for lease, _, record in claims:
+            told += (lease, record)
+        told.append(self._claim)
+        told += [milliseconds for _, milliseconds, _ in claims]
+        return told
 
     def _portions(self, keys: Sequence[str]) -> list[Sequence[int]]:
         """Positions of the keys that are seen to together: not too many, and in a cluster of one bucket."""
@@ -581,13 +607,9 @@ def _arguments(commands: Sequence[Command]) -> list[str | bytes | int]:
     return told
 
 
-def _claim_arguments(claims: Sequence[Claim]) -> list[str | bytes | int]:
-    """What the script is told of these claims."""
-    told: list[str | bytes | int] = [2 * len(claims)]
-    for lease, _, record in claims:
-        told += (lease, record)
-    told += [milliseconds for _, milliseconds, _ in claims]
-    return told
+def is_claim(record: bytes | None) -> bool:
+    """Whether somebody is at work on what is to stand here."""
+    return record is not None and record.startswith(CLAIM)
 
 
 def _bucket_of(key: str) -> str:

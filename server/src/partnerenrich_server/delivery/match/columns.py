@@ -194,7 +194,7 @@ class _Parquet(Table):
             raise ConfigError([Problem(str(self._path), missing)]) from None
         query = f"SELECT {columns} FROM read_parquet(?) {limit}"  # noqa: S608  a name is quoted, and of the file itself
         try:
-            with duckdb.connect(config={"memory_limit": "200MB", "threads": "2"}) as connection:
+            with duckdb.connect(config={"memory_limit": "200MB", "threads": "2", "temp_directory": ""}) as connection:
                 yield connection.execute(query, [glob.escape(str(self._path))])
         except duckdb.Error:
             raise InputError(f"{self._path}: is Parquet, and damaged or cut") from None
