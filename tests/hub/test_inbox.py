@@ -15,14 +15,17 @@ class Recorder:
         self.batches = []
         self.go = asyncio.Event()
         self.failure = None
-        self.left = None
+        self.left = ()
+        self.tells_at_once = False
 
-    async def __call__(self, events):
+    async def __call__(self, events, tell):
         self.batches.append(list(events))
+        if self.tells_at_once:
+            tell(self.left)
         await self.go.wait()
         if self.failure:
             raise self.failure
-        return self.left
+        tell(self.left)
 
 
 @pytest.fixture(name="recorder")
@@ -91,6 +94,44 @@ async def test_who_waits_is_told_whether_all_of_its_events_were_handed_on(record
     assert told == [True, False, True, False]
 
 
+async def test_who_waits_is_told_before_the_rest_is_done_which_keeps_its_place(recorder, until):
+    recorder.tells_at_once = True
+    recorder.left = ["b"]
+    async with inbox(recorder, capacity=3, size=2, in_flight=1, linger_ms=5).open(drain_seconds=5) as box:
+        told = await asyncio.wait_for(asyncio.gather(box.put(["a"], 1), box.put(["b"], 1)), 1)
+        under_way = box.events
+        later = box.put(["c"], 1)
+        with pytest.raises(InboxFull):
+            box.put(["d"], 1)
+        await asyncio.sleep(0.02)
+        begun = len(recorder.batches)
+        asyncio.get_running_loop().call_later(0.1, recorder.go.set)
+
+    assert (told, under_way, begun, later.result()) == ([True, False], 2, 1, True)
+
+
+async def test_the_end_waits_for_what_is_done_after_the_answer(recorder):
+    recorder.tells_at_once = True
+    async with inbox(recorder).open(drain_seconds=5) as box:
+        await asyncio.wait_for(box.put(["a"], 1), 1)
+        asyncio.get_running_loop().call_later(0.1, recorder.go.set)
+
+    assert recorder.go.is_set()
+    assert box.events == 0
+
+
+async def test_a_failure_after_the_answer_is_counted_and_changes_no_answer(recorder, log_lines):
+    recorder.tells_at_once = True
+    recorder.failure = RuntimeError("a value of the visitor")
+    recorder.go.set()
+    async with inbox(recorder).open(drain_seconds=1) as box:
+        assert await box.put(["a", "b"], 1)
+
+    assert (box.failed, box.events) == (2, 0)
+    assert "RuntimeError at test_inbox.py" in log_lines[0]
+    assert "value of the visitor" not in "".join(log_lines)
+
+
 async def test_what_was_given_up_before_its_turn_is_left_out(recorder, until):
     async with inbox(recorder, size=1, in_flight=1).open(drain_seconds=1) as box:
         begun, given_up, last = [box.put([name], 1) for name in ("a", "b", "c")]
@@ -131,4 +172,4 @@ async def test_the_end_does_not_wait_for_ever(recorder, log_lines):
         async with inbox(recorder).open(drain_seconds=0.1) as box:
             box.put(["a", "b"], 1)
 
-    assert "2 events were not enriched within 0.1 s of the end" in log_lines[-1]
+    assert "2 events were not finished within 0.1 s of the end" in log_lines[-1]

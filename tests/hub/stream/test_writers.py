@@ -84,6 +84,42 @@ async def test_a_mistake_in_the_client_keeps_nobody_waiting():
     assert (failed, await writer.write(events("b"))) == ([False], [True])
 
 
+@pytest.mark.parametrize("where", ["pipeline", "execute"])
+async def test_a_mistake_in_the_client_keeps_nobody_waiting_who_came_meanwhile(monkeypatch, log_lines, where):
+    redis = FakeRedis()
+    redis.go.clear()
+    writer = RedisWriter(redis, "out", None)
+    first = writer.write(events("a"))
+    await asyncio.sleep(0)
+
+    def fails(*_, **__):
+        raise LookupError("a value of the visitor")
+
+    later = writer.write(events("b", "c"))
+    monkeypatch.setattr(redis if where == "pipeline" else FakePipeline, where, fails)
+    redis.go.set()
+
+    assert await asyncio.wait_for(asyncio.gather(first, later), 1) == [[True], [False, False]]
+    monkeypatch.undo()
+    assert await asyncio.wait_for(writer.write(events("d")), 1) == [True]
+    assert "(LookupError)" in log_lines[0]
+    assert "value of the visitor" not in "".join(log_lines)
+
+
+async def test_a_mistake_in_the_client_ends_with_its_round_trip():
+    redis = FakeRedis()
+    redis.go.clear()
+    redis.failures = {None: RuntimeError()}
+    writer = RedisWriter(redis, "out", None)
+    first = writer.write(events("a"))
+    await asyncio.sleep(0)
+    later = writer.write(events("b"))
+    redis.go.set()
+
+    assert await asyncio.wait_for(asyncio.gather(first, later), 1) == [[False], [False]]
+    await writer.arrived()
+
+
 @pytest.mark.parametrize(
     ("error", "name"),
     [
@@ -137,10 +173,12 @@ class FakeProducer:
             self.room = 0
 
     def flush(self, timeout):
-        with self.lock:
-            reports, self.waiting = self.waiting, []
-        for report in reports:
-            report(self.error, None)
+        while True:
+            with self.lock:
+                if not self.waiting:
+                    return
+                report = self.waiting.pop(0)
+            report(self.error, None)  # when it raises, those after it stay, as in librdkafka
 
 
 @pytest.fixture(name="producers")
@@ -189,6 +227,17 @@ async def test_who_waits_for_a_report_does_not_wait_for_ever(writer, producers):
         assert await writer.write(events("a")) == [False]
 
 
+async def test_a_report_that_comes_too_late_changes_no_answer(writer, producers, until, monkeypatch):
+    monkeypatch.setattr("partnerenrich_server.stream.kafka.LONGEST_SECONDS", 0.05)
+    producers[0].is_silent = True
+    answer = await writer.write(events("a"))
+    producers[0].is_silent = False
+    await until(lambda: not producers[0].waiting)
+    await asyncio.sleep(0.05)
+
+    assert answer == [False]
+
+
 async def test_what_goes_wrong_beside_the_events_is_told_once(producers, writer, log_lines):
     for code in (KafkaError._TRANSPORT, KafkaError._TRANSPORT, KafkaError._SSL):
         producers[0].on_error(KafkaError(code, "a reason"))
@@ -203,6 +252,39 @@ async def test_a_producer_that_has_failed_for_good_is_replaced(writer, producers
     await until(lambda: len(producers) == 2)
     assert await writer.write(events("b")) == [True]
     assert producers[1].error is None
+
+
+async def test_a_producer_that_cannot_be_replaced_at_once_is_replaced_later(until, log_lines):
+    made = []
+
+    def connect(on_error):
+        made.append(FakeProducer(on_error))
+        if len(made) in {2, 3}:
+            raise KafkaException(KafkaError(KafkaError._FAIL, "a value"))
+        return made[-1]
+
+    writer = KafkaWriter(connect, "out", lambda _: None)
+    made[0].error = KafkaError(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, "lost count", True)
+    try:
+        await until(lambda: len(made) == 4)
+        assert await writer.write(events("a")) == [True]
+    finally:
+        await asyncio.to_thread(writer.end)
+    assert [line for line in log_lines if "(KafkaException)" in line and "a value" not in line] == log_lines
+
+
+async def test_whose_loop_is_gone_keeps_nobody_else_waiting(writer, producers, log_lines):
+    """A report that finds nobody does not end the polling."""
+
+    async def write_and_go():
+        producers[0].is_silent = True
+        writer.write(events("a"))
+
+    await asyncio.to_thread(asyncio.run, write_and_go())
+    producers[0].is_silent = False
+
+    assert await asyncio.wait_for(writer.write(events("b")), 2) == [True]
+    assert "(RuntimeError)" in log_lines[0]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Process = Callable[[Sequence[Event]], Awaitable[Collection[Event] | None]]
-"""What becomes of a batch of events, which are its to change. Gives those that it could not hand on, if any."""
+Tell = Callable[[Collection[Event]], None]
+"""Tells whoever waits for a batch which of its events could not be handed on, if any."""
+Process = Callable[[Sequence[Event], Tell], Awaitable[None]]
+"""What becomes of a batch of events, which are its to change. Tells as soon as nobody need wait for the rest."""
 
 BYTES: Final = 64 * 1024 * 1024
 """Most bytes of JSON that wait."""
@@ -53,7 +56,7 @@ class Inbox:
 
     Attributes:
         events: How many wait or are under way.
-        failed: How many were lost because `process` failed, which it never should.
+        failed: With how many `process` failed, which it never should.
     """
 
     def __init__(self, process: Process, batching: Batching, capacity: int) -> None:
@@ -91,7 +94,7 @@ class Inbox:
             size: Their bytes.
 
         Returns:
-            Done when they are through: whether all of them were handed on. Who cancels it before their turn gives
+            Done when `process` has told: whether all of them were handed on. Who cancels it before their turn gives
             them up.
 
         Raises:
@@ -130,22 +133,20 @@ class Inbox:
 
     async def _enrich(self, batch: list[_Arrival]) -> None:
         events = [event for arrival in batch if not arrival.done.cancelled() for event in arrival.events]
-        left: Collection[Event] = events
         try:
-            left = await self._process(events) or ()
+            await self._process(events, functools.partial(_tell, batch))
         except Exception as error:  # noqa: BLE001  a bug; whoever waits is not to wait for ever
             self.failed += len(events)
-            log.error("%d events were lost: %s", len(events), explained(error).message)  # noqa: TRY400  the traceback may hold values
+            log.error("%d events did not get to the end: %s", len(events), explained(error).message)  # noqa: TRY400  the traceback may hold values
         finally:
+            _tell(batch, events)  # who has not been told
             self._free.release()
-            self._leave(batch, frozenset(left))
+            self._leave(batch)
 
-    def _leave(self, batch: list[_Arrival], left: frozenset[Event]) -> None:
+    def _leave(self, batch: list[_Arrival]) -> None:
         for arrival in batch:
             self.events -= len(arrival.events)
             self._bytes -= arrival.size
-            if not arrival.done.done():
-                arrival.done.set_result(left.isdisjoint(arrival.events))
         if not self.events:
             self._empty.set()
 
@@ -153,4 +154,11 @@ class Inbox:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._empty.wait(), seconds)
         if self.events:
-            log.warning("%d events were not enriched within %g s of the end", self.events, seconds)
+            log.warning("%d events were not finished within %g s of the end", self.events, seconds)
+
+
+def _tell(batch: Sequence[_Arrival], left: Collection[Event]) -> None:
+    not_handed_on = frozenset(left)
+    for arrival in batch:
+        if not arrival.done.done():
+            arrival.done.set_result(not_handed_on.isdisjoint(arrival.events))

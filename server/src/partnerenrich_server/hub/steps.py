@@ -9,7 +9,7 @@ from partnerenrich.events import Event
 from partnerenrich.turns import Turns
 
 if TYPE_CHECKING:
-    from partnerenrich_server.hub.inbox import Process
+    from partnerenrich_server.hub.inbox import Process, Tell
     from partnerenrich_server.hub.metrics import Metrics
     from partnerenrich_server.stream.writer import Writer
 
@@ -24,7 +24,8 @@ def steps(
     The steps of one batch.
 
     Batches overlap, and a later one may be enriched first; they are written in the order in which they came. What the
-    stream did not acknowledge is not accepted: it goes no further, and is to come again.
+    stream did not acknowledge is not accepted: it goes no further, and is to come again. Whoever waits is told when the
+    stream has answered, and does not wait for `collect` and `output`.
 
     Args:
         enrich: Changes the events in place.
@@ -40,15 +41,16 @@ def steps(
         if output is not None:
             await output([_unsigned(event) for event in events])
 
-    async def process(events: Sequence[Event]) -> None:
+    async def process(events: Sequence[Event], tell: Tell) -> None:
         await enrich(events)
         await after_enrichment(events)
+        tell(())
 
     if writer is None:
         return process
     turns = Turns()
 
-    async def process_durably(events: Sequence[Event]) -> Sequence[Event]:
+    async def process_durably(events: Sequence[Event], tell: Tell) -> None:
         turn = turns.take()
         try:
             await enrich(events)
@@ -58,10 +60,11 @@ def steps(
             turn.end()
         acknowledged = await writing
         written = [event for event, is_written in zip(events, acknowledged) if is_written]
+        left = [event for event, is_written in zip(events, acknowledged) if not is_written]
         metrics.streamed("written", len(written))
-        metrics.streamed("failed", len(events) - len(written))
+        metrics.streamed("failed", len(left))
+        tell(left)
         await after_enrichment(written)
-        return [event for event, is_written in zip(events, acknowledged) if not is_written]
 
     return process_durably
 

@@ -144,9 +144,17 @@ class KafkaWriter:
     def _poll(self) -> None:
         while not self._ending.is_set():
             try:
-                self._producer.poll(POLL_SECONDS)
-            except KafkaException:  # it has failed for good, as when the broker has lost count of it
-                self._renew()
+                self._poll_once()
+            except Exception as error:  # noqa: BLE001 - of a callback, or no new producer; without polling all would fail
+                name = type(error).__name__
+                self._complaints.tell(f"polling: {name}", "Kafka: reports are not read (%s); it is tried again", name)
+                self._ending.wait(POLL_SECONDS)
+
+    def _poll_once(self) -> None:
+        try:
+            self._producer.poll(POLL_SECONDS)
+        except KafkaException:  # it has failed for good, as when the broker has lost count of it
+            self._renew()
 
     def _on_error(self, error: KafkaError) -> None:
         self._complaints.tell(error.name(), "Kafka: %s", error.str())
@@ -212,4 +220,5 @@ class _Reports:
 
     def _finish(self) -> None:
         if not self.complete.done():
-            self.complete.set_result(self._acknowledged)
+            with self._lock:
+                self.complete.set_result(self._acknowledged.copy())  # later reports change nothing

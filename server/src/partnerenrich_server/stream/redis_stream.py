@@ -103,7 +103,7 @@ class RedisWriter:
         written = iter([False] * len(gathered))
         try:
             written = iter(await self._add(gathered))
-        finally:
+        finally:  # also when it is cancelled
             for events, acknowledged in calls:
                 result = list(itertools.islice(written, len(events)))
                 if not acknowledged.done():  # who waited may be gone
@@ -111,14 +111,15 @@ class RedisWriter:
 
     async def _add(self, events: Sequence[Event]) -> list[bool]:
         """An entry for each event, in one round trip; whether each was acknowledged."""
-        pipeline = self._client.pipeline(transaction=False)
-        for event in events:
-            entry = {"org": event.org, "event": event.encode()}
-            pipeline.xadd(self._output, entry, maxlen=self._max_length)
+        replies: list[object]
         try:
+            pipeline = self._client.pipeline(transaction=False)
+            for event in events:
+                entry = {"org": event.org, "event": event.encode()}
+                pipeline.xadd(self._output, entry, maxlen=self._max_length)
             async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
-                replies: list[object] = await pipeline.execute(raise_on_error=False)
-        except FAILURES as error:
+                replies = await pipeline.execute(raise_on_error=False)
+        except Exception as error:  # noqa: BLE001 - also a mistake in the client; who waits is told, now and the next time
             replies = [error] * len(events)
         for failure in replies:
             if isinstance(failure, Exception):
