@@ -23,6 +23,8 @@ VENDOR_IDS, PARTNER_ATTRS, ENRICHMENT = WRITTEN = ("vendor_ids", "partner_attrs"
 
 Has = tuple[bool, bool]
 """Whether there is an id of a partner, and whether there are attributes."""
+Values = tuple["Sequence[bytes]", "Sequence[bytes]", "Sequence[bytes]"]
+"""Ids and attributes, of the partners that have some, and the outcome of each partner, as JSON."""
 _BOTH: Final[Has] = (True, True)
 _ID_ALONE: Final[Has] = (True, False)
 _NEITHER: Final[Has] = (False, False)
@@ -46,7 +48,6 @@ class Attacher:
         self._names = [f'"{provider}":'.encode() for provider in providers]
         self._members: dict[tuple[Has, ...], bytes] = {}
         self._starts: dict[tuple[str, str | None, str], bytes] = {}
-        self._starts_of_hits: dict[str, bytes] = {}
 
     def attach(self, event: Event, replies: Sequence[Reply], now: float) -> None:
         """
@@ -71,7 +72,7 @@ class Attacher:
                 ids.append(answer.partner_id)
                 attributes.append(answer.attributes)
             enrichment.append(self._described(reply, now))
-        self._write(event, tuple(has), ids, attributes, enrichment)
+        self._write(event, tuple(has), (ids, attributes, enrichment))
 
     def attach_hits(self, event: Event, answers: Sequence[Answer], now: float) -> None:
         """The same for hits alone, which is what most events are: one current answer of each partner."""
@@ -84,44 +85,31 @@ class Attacher:
                 has.append(_BOTH)
             else:
                 has.append(_ID_ALONE)
-            start = self._starts_of_hits.get(answer.source) or self._start_of_hit(answer.source)
+            start = self._start(Outcome.HIT, answer.source, "")
             if answer.previous_id != NULL:
                 start += b',"previous_id":' + answer.previous_id
             age = now - answer.at
             enrichment.append(b'%b,"age_ms":%d}' % (start, age * 1000 if age > 0 else 0))
-        self._write(event, tuple(has), ids, attributes, enrichment)
+        self._write(event, tuple(has), (ids, attributes, enrichment))
 
-    def _write(
-        self,
-        event: Event,
-        has: tuple[Has, ...],
-        ids: Sequence[bytes],
-        attributes: Sequence[bytes],
-        enrichment: Sequence[bytes],
-    ) -> None:
+    def _write(self, event: Event, has: tuple[Has, ...], values: Values) -> None:
         """Write ids and attributes of those partners who have some, and the outcome of each."""
         head = event.context_head
         if head is None or not has:
             return
         if head.vendor_ids is UNSET and head.partner_attrs is UNSET and head.enrichment is UNSET:
             members = self._members.get(has) or self._members_for(has)
+            ids, attributes, enrichment = values
             event.extend_context(members % (*ids, *attributes, *enrichment))
         else:
-            self._merge(event, has, ids, attributes, enrichment)
+            self._merge(event, has, values)
 
-    def _merge(
-        self,
-        event: Event,
-        has: tuple[Has, ...],
-        ids: Sequence[bytes],
-        attributes: Sequence[bytes],
-        enrichment: Sequence[bytes],
-    ) -> None:
+    def _merge(self, event: Event, has: tuple[Has, ...], values: Values) -> None:
         """Write members beside those that are not ours."""
         context = event.context
         assert context is not None
-        for name, template, values in zip(WRITTEN, self._templates(has), (ids, attributes, enrichment)):
-            members = [template % tuple(values)] if values else []
+        for name, template, of_partners in zip(WRITTEN, self._templates(has), values):
+            members = [template % tuple(of_partners)] if of_partners else []
             if name in context:
                 theirs = (object_of(context[name]) or {}).items()
                 members += [_encode(key) + b":" + value for key, value in theirs if key not in self._providers]
@@ -146,13 +134,7 @@ class Attacher:
     def _described(self, reply: Reply, now: float) -> bytes:
         """What became of a lookup; and beside the id, the one before it while that is valid."""
         answer = reply.answer
-        source = None if answer is None else answer.source
-        key = (reply.outcome, source, reply.step)
-        start = self._starts.get(key)
-        if start is None:
-            parts = {"outcome": reply.outcome, "link": source, "step": reply.step}
-            start = _encode({name: text for name, text in parts.items() if text})[:-1]
-            self._starts[key] = start
+        start = self._start(reply.outcome, None if answer is None else answer.source, reply.step)
         if reply.latency is not None:
             start += b',"latency_ms":%d' % round(reply.latency * 1000)
         if answer is None:
@@ -161,9 +143,12 @@ class Attacher:
             start += b',"previous_id":' + answer.previous_id
         return start + b',"age_ms":%d}' % max(0, (now - answer.at) * 1000)
 
-    def _start_of_hit(self, source: str) -> bytes:
-        start = _encode({"outcome": Outcome.HIT, "link": source})[:-1]
-        self._starts_of_hits[source] = start
+    def _start(self, outcome: Outcome, source: str | None, step: str) -> bytes:
+        key = (outcome, source, step)
+        start = self._starts.get(key)
+        if start is None:
+            parts = {"outcome": outcome, "link": source, "step": step}
+            start = self._starts[key] = _encode({name: text for name, text in parts.items() if text})[:-1]
         return start
 
 

@@ -115,8 +115,7 @@ class BulkLookup(Lookup):
 
     async def close(self) -> None:
         """End what is under way and disconnect."""
-        for one in self._gatherer.take():
-            self._leases.release(one.lease)
+        self._gatherer.take()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -196,10 +195,6 @@ class BulkLookup(Lookup):
             )
         except PartnerError as error:
             said = [error] * len(asked)
-        except asyncio.CancelledError:
-            for one in asked:
-                self._leases.release(one.lease)
-            raise
         for one, answer in zip(asked, said):
             if isinstance(answer, Resolution) and self._lacks_attributes(answer):
                 self._spawn(self._complete(one, answer))
