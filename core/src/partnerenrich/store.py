@@ -423,8 +423,7 @@ class Store:
             raise StoreFailed("the store does not answer")
         refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
         if refused is not None:
-            reason = _kind(refused) if isinstance(refused, ResponseError) else type(refused).__name__
-            raise StoreFailed(f"the store refuses a command: {reason}")
+            raise StoreFailed(f"the store refuses a command: {error_name(refused)}")
         self._keep(commands)
         return replies
 
@@ -475,7 +474,7 @@ class Store:
             self._failed(next(error for error in errors if not isinstance(error, ResponseError)))
         if refused:
             self.failures += len(refused)
-            log.warning("the store refused %d of %d writes: %s", len(refused), commands, _kind(refused[0]))
+            log.warning("the store refused %d of %d writes: %s", len(refused), commands, error_name(refused[0]))
 
     async def _in_scripts(self, pipeline: Any, commands: Sequence[Command]) -> list[Any]:
         """The replies as Redis gives them, for little work in this process."""
@@ -628,6 +627,7 @@ def _values(commands: Iterable[Command]) -> dict[str, bytes | None]:
     return values
 
 
-def _kind(error: ResponseError) -> str:
-    """The error code that Redis puts first, such as OOM; the rest could repeat an argument."""
-    return type(error).__name__ if not str(error).split(" ", 1)[0].isupper() else str(error).split(" ", 1)[0]
+def error_name(error: Exception) -> str:
+    """What failed, in one word, such as OOM: the others that Redis has for it could repeat what was sent."""
+    code = str(error).partition(" ")[0] if isinstance(error, ResponseError) else ""
+    return code if code.isupper() else type(error).__name__

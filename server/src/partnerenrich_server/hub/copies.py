@@ -25,6 +25,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from partnerenrich.browser import belongs
 from partnerenrich.store import FAILURES, PAUSE_SECONDS
+from partnerenrich_server.roundtrips import RoundTrips
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -111,14 +112,12 @@ class BrowserCopies:
         )
         self._down_until = 0.0
         self._silent_until = 0.0
-        self._gathered: list[tuple[Command, asyncio.Future[Any]]] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._round_trips: RoundTrips[Command, Any] = RoundTrips(self._exchange, lambda _: StoreDown())
         self.failures = 0
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._sender is not None:
-            await self._sender
+        await self._round_trips.over()
         await self._client.aclose()
 
     async def read(self, key: str, fields: Sequence[str], limits: Sequence[Limit]) -> list[bytes | None]:
@@ -182,35 +181,17 @@ class BrowserCopies:
 
     async def _run(self, key: str, fields: Sequence[str], limits: Sequence[Limit]) -> list[Any]:
         keys = (key, *(limit.key for limit in limits))
-        answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         call: Command = (len(keys), *keys, WINDOW_MS, *(limit.per_minute for limit in limits), *fields)
-        self._gathered.append((call, answered))
-        if self._sender is None:
-            self._sender = asyncio.get_running_loop().create_task(self._send())
-        reply: list[Any] | Exception = await answered
+        reply: list[Any] | Exception = await self._round_trips.send(call)
         if isinstance(reply, Exception):
             raise StoreDown
         return reply
 
-    async def _send(self) -> None:
-        """Send what has gathered; what gathers meanwhile goes with the next round trip."""
+    async def _exchange(self, calls: Sequence[Command]) -> list[Any]:
         try:
-            while self._gathered:
-                calls, self._gathered = self._gathered, []
-                await self._settle(calls)
-        finally:
-            self._sender = None
-
-    async def _settle(self, calls: Sequence[tuple[Command, asyncio.Future[Any]]]) -> None:
-        replies: list[Any] = [StoreDown()] * len(calls)
-        try:
-            replies = await self._evaluate([call for call, _ in calls])
-        except StoreDown:
-            pass
-        finally:
-            for (_, answered), reply in zip(calls, replies):
-                if not answered.done():
-                    answered.set_result(reply)
+            return await self._evaluate(calls)
+        except StoreDown as down:
+            return [down] * len(calls)
 
     async def _evaluate(self, calls: Sequence[Command]) -> list[Any]:
         """Run the script once for each call. An exception stands in the place of a reply that failed."""

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
 
 from partnerenrich.errors import ConfigError, Problem
-from partnerenrich.store import FAILURES
+from partnerenrich.store import FAILURES, error_name
+from partnerenrich_server.roundtrips import RoundTrips
 from partnerenrich_server.stream.writer import ACKNOWLEDGE_SECONDS, PROBE_SECONDS, Complaints
 
 if TYPE_CHECKING:
@@ -63,18 +63,14 @@ class RedisWriter:
         self._client: Any = client
         self._output = output
         self._max_length = max_length
-        self._gathered: list[tuple[Sequence[Event], asyncio.Future[list[bool]]]] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._round_trips: RoundTrips[Sequence[Event], list[bool]] = RoundTrips(
+            self._write_all, lambda events: [False] * len(events)
+        )
         self._complaints = Complaints()
 
     def write(self, events: Sequence[Event]) -> asyncio.Future[list[bool]]:
         """Write events; see the protocol."""
-        loop = asyncio.get_running_loop()
-        acknowledged: asyncio.Future[list[bool]] = loop.create_future()
-        self._gathered.append((events, acknowledged))
-        if self._sender is None:
-            self._sender = loop.create_task(self._send())
-        return acknowledged
+        return self._round_trips.send(events)
 
     async def answers(self) -> bool:
         """Whether Redis is there."""
@@ -87,27 +83,11 @@ class RedisWriter:
 
     async def arrived(self) -> None:
         """Wait until all that was taken is written, or failed."""
-        if self._sender is not None:
-            await self._sender
+        await self._round_trips.over()
 
-    async def _send(self) -> None:
-        try:
-            while self._gathered:
-                calls, self._gathered = self._gathered, []
-                await self._settle(calls)
-        finally:
-            self._sender = None
-
-    async def _settle(self, calls: Sequence[tuple[Sequence[Event], asyncio.Future[list[bool]]]]) -> None:
-        gathered = [event for events, _ in calls for event in events]
-        written = iter([False] * len(gathered))
-        try:
-            written = iter(await self._add(gathered))
-        finally:  # also when it is cancelled
-            for events, acknowledged in calls:
-                result = list(itertools.islice(written, len(events)))
-                if not acknowledged.done():  # who waited may be gone
-                    acknowledged.set_result(result)
+    async def _write_all(self, calls: Sequence[Sequence[Event]]) -> list[list[bool]]:
+        written = iter(await self._add([event for events in calls for event in events]))
+        return [list(itertools.islice(written, len(events))) for events in calls]
 
     async def _add(self, events: Sequence[Event]) -> list[bool]:
         """An entry for each event, in one round trip; whether each was acknowledged."""
@@ -123,11 +103,5 @@ class RedisWriter:
             replies = [error] * len(events)
         for failure in replies:
             if isinstance(failure, Exception):
-                self._complaints.refused(_name(failure))
+                self._complaints.refused(error_name(failure))
         return [not isinstance(reply, Exception) for reply in replies]
-
-
-def _name(error: Exception) -> str:
-    """What failed, in one word: the others that Redis has for it may repeat what was sent."""
-    code = str(error).partition(" ")[0] if isinstance(error, ResponseError) else ""
-    return code if code.isupper() else type(error).__name__
