@@ -597,12 +597,12 @@ async def test_a_log_in_at_another_process_counts_while_a_lookup_for_the_person_
 async def test_an_event_sees_a_log_in_whose_writes_are_still_on_their_way(open_enricher, resolver, monkeypatch):
     async with open_enricher(toy=resolver()) as enricher:
         await told(enricher, identify("ann", "another-device"), identify("bob"))
-        send = enricher._store._pipeline
+        send = enricher._store._write
 
         async def slowly(commands):
             await asyncio.sleep(0.03)
             return await send(commands)
 
-        monkeypatch.setattr(enricher._store, "_pipeline", slowly)
+        monkeypatch.setattr(enricher._store, "_write", slowly)
         batches = await asyncio.gather(*(told(enricher, event) for event in (identify("ann"), page(), page())))
         assert batches == [["hit ann"]] * 3

@@ -11,6 +11,7 @@ from redis.exceptions import RedisClusterException, ResponseError
 from partnerenrich import store as store_module
 from partnerenrich.store import (
     CLAIMS,
+    COMMANDS,
     LINGER_SECONDS,
     LOCAL_ENTRIES,
     LOCAL_SECONDS,
@@ -44,7 +45,7 @@ async def _store(server):
 
 def names_in(script):
     """Names of the commands that a run of a script holds."""
-    if script[1] in {CLAIMS.text, CLAIMS.digest}:
+    if script[1] == CLAIMS.digest:
         return
     words = list(script[3 + script[2] :])
     while words:
@@ -53,29 +54,19 @@ def names_in(script):
 
 
 @pytest.fixture(name="trips")
-def _trips(store, monkeypatch):
-    """The commands of each round trip."""
+async def _trips(store, monkeypatch):
+    """The commands of each round trip, to a server that knows the scripts."""
     trips = []
     client = store._client
-    mget, pipeline = client.mget, client.pipeline
+    for script in (COMMANDS, CLAIMS):
+        await client.script_load(script.text)
+    execute_command = client.execute_command
 
-    async def counted_mget(keys):
-        trips.append(["MGET"])
-        return await mget(keys)
+    async def counted(*command, **options):
+        trips.append(list(names_in(command)) if command[0] == "EVALSHA" else [command[0]])
+        return await execute_command(*command, **options)
 
-    def counted_pipeline(**options):
-        made = pipeline(**options)
-        execute = made.execute
-
-        async def counted_execute(**arguments):
-            trips.append([name for args, _ in made.command_stack for name in names_in(args)])
-            return await execute(**arguments)
-
-        made.execute = counted_execute
-        return made
-
-    monkeypatch.setattr(client, "mget", counted_mget)
-    monkeypatch.setattr(client, "pipeline", counted_pipeline)
+    monkeypatch.setattr(client, "execute_command", counted)
     return trips
 
 
@@ -131,14 +122,14 @@ async def test_a_write_that_no_batch_takes_along_goes_out_by_itself(store, redis
 
 
 async def test_a_flush_comes_back_only_when_writes_that_another_one_took_have_landed(store, redis, monkeypatch):
-    landed, send = [], store._pipeline
+    landed, send = [], store._write
 
     async def slowly(commands):
         await asyncio.sleep(0.02)
         landed.append(await send(commands))
         return landed[-1]
 
-    monkeypatch.setattr(store, "_pipeline", slowly)
+    monkeypatch.setattr(store, "_write", slowly)
     store.queue([("SET", "a", b"1", "PX", 1000)])
     first = asyncio.create_task(store.flush())
     await asyncio.sleep(0.005)
@@ -148,13 +139,13 @@ async def test_a_flush_comes_back_only_when_writes_that_another_one_took_have_la
 
 
 async def test_writes_of_others_survive_a_flush_that_is_given_up(store, redis, monkeypatch):
-    send = store._pipeline
+    send = store._write
 
     async def slowly(commands):
         await asyncio.sleep(0.02)
         return await send(commands)
 
-    monkeypatch.setattr(store, "_pipeline", slowly)
+    monkeypatch.setattr(store, "_write", slowly)
     store.queue([("SET", "a", b"1", "PX", 1000)])
     flushing = asyncio.create_task(store.flush())
     await asyncio.sleep(0.005)

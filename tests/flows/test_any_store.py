@@ -79,7 +79,8 @@ async def test_cold_then_warm(server, open_enricher, toy, traffic):
 
 async def test_a_batch_is_a_few_round_trips_however_many_visitors_it_has(server, open_enricher):
     async with open_enricher(server.url) as enricher:
-        await enricher.enrich([visitor("first")])
+        # All scripts are known and all connections open.
+        await asyncio.gather(*(enricher.enrich([visitor(f"first-{n}")]) for n in range(5)))
         trips = []
         for size in (1, 10):  # what is sent at once stays under 16 KiB, which Redis reads in one go
             before = _reads(server)

@@ -330,7 +330,11 @@ class Store:
         alone = not self._outbox
         self._outbox.extend(commands)
         if alone and self._outbox:
-            self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._spawn, self.flush)
+            self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end_linger)
+
+    def _end_linger(self) -> None:
+        if self._outbox:
+            self._spawn(self.flush)
 
     async def flush(self) -> None:
         """
@@ -352,7 +356,7 @@ class Store:
             queued, self._outbox = self._outbox, []
             commands = queued if self.down else [*self._owed, *queued]
             if commands:
-                self._settle_deletions(commands, await self._pipeline(commands))
+                self._settle_deletions(commands, await self._write(commands))
                 self._keep(queued)
 
     def _settle_deletions(self, commands: Sequence[Command], replies: Sequence[Any]) -> None:
@@ -407,7 +411,7 @@ class Store:
 
     async def count(self, key: str, seconds: int) -> int | None:
         """Count one more under a key that lives so long; None when Redis cannot tell."""
-        replies = await self._pipeline([("INCR", key), ("EXPIRE", key, seconds)])
+        replies = await self._write([("INCR", key), ("EXPIRE", key, seconds)])
         return replies[0] if replies and isinstance(replies[0], int) else None
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
@@ -450,16 +454,15 @@ class Store:
             for _, claimed in (*claims, *self._claims):
                 claimed.cancel()
 
-    async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
+    async def _write(self, commands: Sequence[Command]) -> list[Any]:
         """The reply of each command, an exception where Redis refused it; nothing at all when Redis is gone."""
         return await self._run(commands, self._in_scripts)
 
-    async def _run(self, commands: Sequence[T], send: Callable[[Any, Sequence[T]], Awaitable[list[Any]]]) -> list[Any]:
+    async def _run(self, commands: Sequence[T], send: Callable[[Sequence[T]], Awaitable[list[Any]]]) -> list[Any]:
         if self.down:
             return []
         try:
-            pipeline = self._client.pipeline(**({} if self._cluster else {"transaction": False}))
-            replies = await self._in_time(send(pipeline, commands))
+            replies = await self._in_time(send(commands))
         except FAILURES as error:
             self._failed(error)
             return []
@@ -476,34 +479,57 @@ class Store:
             self.failures += len(refused)
             log.warning("the store refused %d of %d writes: %s", len(refused), commands, error_name(refused[0]))
 
-    async def _in_scripts(self, pipeline: Any, commands: Sequence[Command]) -> list[Any]:
+    async def _in_scripts(self, commands: Sequence[Command]) -> list[Any]:
         """The replies as Redis gives them, for little work in this process."""
         replies: list[Any] = [None] * len(commands)
         portions = self._portions([str(command[1]) for command in commands])
         runs = [_arguments([commands[index] for index in portion]) for portion in portions]
-        for portion, answer in zip(portions, await _evaluate(pipeline, COMMANDS, runs)):
+        for portion, answer in zip(portions, await self._evaluate(COMMANDS, runs)):
             each = [answer] * len(portion) if isinstance(answer, Exception) else answer
             for index, reply in zip(portion, each):
                 replies[index] = reply
         return replies
 
-    async def _claiming(self, pipeline: Any, claims: Sequence[Claim]) -> list[Any]:
+    async def _claiming(self, claims: Sequence[Claim]) -> list[Any]:
         """The reply to each lease, and the record."""
         replies: list[Any] = [None] * (2 * len(claims))
         portions = self._portions([lease for lease, _, _ in claims])
         runs = [self._claim_arguments([claims[index] for index in portion]) for portion in portions]
-        for portion, answer in zip(portions, await _evaluate(pipeline, CLAIMS, runs)):
+        for portion, answer in zip(portions, await self._evaluate(CLAIMS, runs)):
             each = [answer] * (2 * len(portion)) if isinstance(answer, Exception) else answer
             for index, reply, record in zip(portion, each[::2], each[1::2]):
                 replies[2 * index : 2 * index + 2] = reply, record
         return replies
 
-    async def _one_by_one(self, pipeline: Any, commands: Sequence[Command]) -> list[Any]:
+    async def _one_by_one(self, commands: Sequence[Command]) -> list[Any]:
         """The replies in the shape that redis-py gives them, such as a mapping for a hash."""
+        pipeline = self._pipeline()
         for command in commands:
             pipeline.execute_command(*command)
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
+
+    async def _evaluate(self, script: Script, runs: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+        """The answers to so many runs of a script, whose text goes to nodes that do not know it yet."""
+        answers = await self._each([("EVALSHA", script.digest, *arguments) for arguments in runs])
+        unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            again = await self._each([("EVAL", script.text, *runs[number]) for number in unknown])
+            for number, answer in zip(unknown, again):
+                answers[number] = answer
+        return answers
+
+    async def _each(self, commands: Sequence[Command]) -> list[Any]:
+        """The reply or the error of each command."""
+        if len(commands) > 1:
+            return await self._one_by_one(commands)
+        try:  # without the work that a pipeline takes
+            return [await self._client.execute_command(*commands[0])]
+        except ResponseError as error:
+            return [error]
+
+    def _pipeline(self) -> Any:
+        return self._client.pipeline(**({} if self._cluster else {"transaction": False}))
 
     def _claim_arguments(self, claims: Sequence[Claim]) -> list[str | bytes | int]:
         """What the script is told of these claims."""
@@ -532,7 +558,7 @@ class Store:
         by_bucket: dict[str, list[int]] = {}
         for index, key in enumerate(keys):
             by_bucket.setdefault(_bucket_of(key), []).append(index)
-        pipeline = self._client.pipeline()
+        pipeline = self._pipeline()
         for indices in by_bucket.values():
             pipeline.execute_command("MGET", *(keys[i] for i in indices))
         values: list[bytes | None] = [None] * len(keys)
@@ -553,21 +579,27 @@ class Store:
         store: the answer may lie there unread. A timeout of the connection would throw it away, and take a
         store for dead that is not.
         """
-        task = asyncio.ensure_future(asking)
+        loop = asyncio.get_running_loop()
         length = self._command_seconds / SLICES
-        waited = 0
+        slices = held_against = 0
+        began = loop.time()
+
+        def end_slice() -> None:
+            nonlocal slices, held_against, began, timer
+            now = loop.time()
+            slices += 1
+            held_against += now - began < 1.5 * length
+            if held_against == SLICES or slices == 4 * SLICES:
+                limit.reschedule(now)
+            else:
+                began, timer = now, loop.call_later(length, end_slice)
+
+        timer = loop.call_later(length, end_slice)
         try:
-            for _ in range(4 * SLICES):
-                started = time.monotonic()
-                await asyncio.wait({task}, timeout=length)
-                if task.done():
-                    return task.result()
-                waited += time.monotonic() - started < 1.5 * length
-                if waited == SLICES:
-                    break
+            async with asyncio.timeout(None) as limit:
+                return await asking
         finally:
-            task.cancel()  # which closes the connection
-        raise TimeoutError
+            timer.cancel()
 
     def _failed(self, error: Exception) -> None:
         if not self.down:
@@ -580,20 +612,6 @@ class Store:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-async def _evaluate(pipeline: Any, script: Script, runs: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
-    """The answers to so many runs of a script, whose text goes once to each node that does not know it yet."""
-    for number, arguments in enumerate(runs):
-        pipeline.execute_command(*(("EVALSHA", script.digest) if number else ("EVAL", script.text)), *arguments)
-    answers: list[Any] = await pipeline.execute(raise_on_error=False)
-    unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-    if unknown:
-        for number in unknown:
-            pipeline.execute_command("EVAL", script.text, *runs[number])
-        for number, answer in zip(unknown, await pipeline.execute(raise_on_error=False)):
-            answers[number] = answer
-    return answers
 
 
 def _arguments(commands: Sequence[Command]) -> list[str | bytes | int]:
