@@ -203,6 +203,7 @@ class Batch:
         self._held: list[str] = []
         self._changed: list[Device] = []
         self._waiting: list[_Waiting] = []
+        self._settled: list[tuple[Reading, list[Reply], Who]] = []
         self._copies: list[tuple[Reading, int, Who, list[Command]]] = []
         self._remembered: set[str] = set()
         self._followed: set[tuple[asyncio.Future[Reply], str]] = set()
@@ -279,19 +280,30 @@ class Batch:
         return tasks
 
     def settle(self) -> None:
-        """Attach what became of the lookups, and see to those that are late."""
+        """Decide what becomes of the lookups, remember it, and see to those that are late."""
         self._now = time.time()
         self._heeds = _anybody_suppressed(waiting.reading.org for waiting in self._waiting)
         for waiting in self._waiting:
-            if self._heeds and _is_suppressed(waiting.reading, waiting.who):
-                self._finish(waiting.reading, [_SUPPRESSED] * len(waiting.replies), waiting.who, waiting.visitors)
-                continue
-            settled = [reply.settle(self._now) if isinstance(reply, Pending) else reply for reply in waiting.replies]
-            self._finish(waiting.reading, settled, waiting.who, waiting.visitors)
-            for index, reply in enumerate(waiting.replies):
-                if isinstance(reply, Pending) and not reply.task.done():
-                    self._follow(waiting.reading, index, reply.task, waiting.who)
+            reading, who = waiting.reading, waiting.who
+            replies = [reply.settle(self._now) if isinstance(reply, Pending) else reply for reply in waiting.replies]
+            if self._heeds and _is_suppressed(reading, who):
+                replies = [_SUPPRESSED] * len(replies)
+            else:
+                for index, reply in enumerate(waiting.replies):
+                    if isinstance(reply, Pending) and not reply.task.done():
+                        self._follow(reading, index, reply.task, who)
+            self._remember(reading, replies, who, waiting.visitors)
+            self._settled.append((reading, replies, who))
         self._publish()
+
+    def attach(self) -> None:
+        """Attach what was decided, except for who was forgotten meanwhile."""
+        self._heeds = _anybody_suppressed(reading.org for reading, _, _ in self._settled)
+        for reading, replies, who in self._settled:
+            if self._heeds and _is_suppressed(reading, who):
+                self._attach(reading, [_SUPPRESSED] * len(replies))
+            else:
+                self._attach(reading, replies)
 
     @property
     def has_written(self) -> bool:
@@ -529,17 +541,27 @@ class Batch:
         return running.lookup.resolve(questions, visitor, self._deadline, event_id(reading.event))
 
     def _finish(self, reading: Reading, replies: Sequence[Reply], who: Who, visitors: Sequence[Answer | None]) -> None:
-        """Count, remember for the device what it is told, attach."""
-        for index, (running, reply, visitor) in enumerate(zip(reading.org.running, replies, visitors)):
+        """Remember and attach at once."""
+        self._remember(reading, replies, who, visitors)
+        self._attach(reading, replies)
+
+    def _attach(self, reading: Reading, replies: Sequence[Reply]) -> None:
+        for running, reply in zip(reading.org.running, replies):
             running.numbers.outcomes[reply.outcome] += 1
-            if reading.canonical_id is None:
-                continue
+        reading.org.attacher.attach(reading.event, replies, self._now)
+
+    def _remember(
+        self, reading: Reading, replies: Sequence[Reply], who: Who, visitors: Sequence[Answer | None]
+    ) -> None:
+        """Remember for the device what it is told."""
+        if reading.canonical_id is None:
+            return
+        for index, (reply, visitor) in enumerate(zip(replies, visitors)):
             if _found(reply):
                 if _is_news(reply, visitor) or reading.vouched:
                     self._remember_visitor(reading, index, reply, who)
             elif reply.outcome in _REFUSALS and (visitor is not None or reading.visitor_key(index) in self._remembered):
                 self._forget_visitor(reading, index)
-        reading.org.attacher.attach(reading.event, replies, self._now)
 
     def _is_over(self, reading: Reading, index: int, who: Who) -> bool:
         """Whether the device changed hands, or consent was withdrawn."""

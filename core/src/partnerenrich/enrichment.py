@@ -180,16 +180,24 @@ class Enricher:
                     await off()
             finally:
                 turn.end()
+            if batch.has_seen_somebody:  # this is known, before it is asked who was forgotten and an answer counts
+                await suppression.hear(self._store, suppressed)
+            elif batch.waits_with_devices:
+                await self._store.flush()
             if tasks or batch.has_seen_somebody:
-                if batch.has_seen_somebody or batch.waits_with_devices:
-                    await self._store.flush()  # whom a device belongs to now is known before an answer counts
                 await self._turns.all_over()
                 batch.saved()
                 await landed(tasks, max(0.0, deadline - time.monotonic()))
-                await suppression.hear(self._store, suppressed)  # somebody may have been forgotten meanwhile
             batch.settle()
-        finally:
+            if tasks:  # somebody may have been forgotten meanwhile
+                await suppression.hear(self._store, suppressed)
+            else:
+                await self._store.flush()
+            batch.attach()
+        except BaseException:
             await self._store.flush()
+            raise
+        finally:
             if batch.has_written:
                 self._watch.note()
             if batch.has_news:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import logging
 import secrets
 import time
@@ -218,6 +219,41 @@ class _Packed:
         return [hiredis.pack_command(command)]
 
 
+class _Patience:
+    """
+    Lets a limit expire when an answer does not come in time.
+
+    The time is taken in slices, and one in which this process was busy itself is not held against the store: the
+    answer may lie there unread. A timeout of the connection would throw it away, and take a store for dead that is
+    not.
+    """
+
+    def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
+        self._limit = limit
+        self._length = seconds / SLICES
+        self._slices = 0
+        self._held_against = 0
+        self._loop = asyncio.get_running_loop()
+        self._begin_slice()
+
+    def end(self) -> None:
+        """Stop: the answer has come, or nobody waits for it."""
+        self._timer.cancel()
+
+    def _begin_slice(self) -> None:
+        self._began = self._loop.time()
+        self._timer = self._loop.call_later(self._length, self._end_slice)
+
+    def _end_slice(self) -> None:
+        now = self._loop.time()
+        self._slices += 1
+        self._held_against += now - self._began < 1.5 * self._length
+        if self._held_against == SLICES or self._slices == 4 * SLICES:
+            self._limit.reschedule(now)
+        else:
+            self._begin_slice()
+
+
 class Store:
     """
     The shared memory of all processes.
@@ -229,7 +265,7 @@ class Store:
 
     def __init__(self, url: str, *, command_seconds: float) -> None:
         options: dict[str, Any] = {
-            "socket_timeout": None,  # see `_in_time`
+            "socket_timeout": None,  # see `_Patience`
             "socket_connect_timeout": None,
             "retry": Retry(NoBackoff(), 0),
         }
@@ -247,6 +283,7 @@ class Store:
         self._local = LocalTier()
         self._down_until = 0.0
         self._outbox: list[Command] = []
+        self._asked: list[tuple[Sequence[str], list[bytes | None]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._owed: dict[Command, None] = {}
         self._makes_up = False
@@ -333,31 +370,48 @@ class Store:
             self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end_linger)
 
     def _end_linger(self) -> None:
-        if self._outbox:
-            self._spawn(self.flush)
+        if self._outbox and self._next_send is None:
+            self._next_send = self._spawn(self._send)
 
-    async def flush(self) -> None:
+    async def flush(self, keys: Sequence[str] = ()) -> Sequence[bytes | None]:
         """
         Send all queued writes in one round trip; come back when they and those that are on their way have landed.
 
         A value that Redis refuses or misses is lost to it, not to this process.
         A deletion is made up for.
+
+        Args:
+            keys: To be read after these writes, in the same round trip.
+
+        Returns:
+            The values of the keys in their order; all None when Redis does not answer.
         """
-        if self._outbox or (self._owed and not self.down):
+        values: list[bytes | None] = [None] * len(keys)
+        if keys:
+            self._asked.append((keys, values))
+        if keys or self._outbox or (self._owed and not self.down):
             if self._next_send is None:
                 self._next_send = self._spawn(self._send)
             await asyncio.shield(self._next_send)  # others' writes too: who waits for it may be cancelled
         elif self._sending is not None and not self._sending.done():
             await asyncio.shield(self._sending)
+        return values
 
     async def _send(self) -> None:
         async with self._writing:  # one at a time: a later write of a key must not overtake an earlier one
             self._sending, self._next_send = self._next_send, None
             queued, self._outbox = self._outbox, []
-            commands = queued if self.down else [*self._owed, *queued]
-            if commands:
-                self._settle_deletions(commands, await self._write(commands))
+            asked, self._asked = self._asked, []
+            writes = queued if self.down else [*self._owed, *queued]
+            reads: list[Command] = [("GET", key) for keys, _ in asked for key in keys]
+            if writes or reads:
+                replies = await self._write([*writes, *reads])
+                self._settle_deletions(writes, replies[: len(writes)])
                 self._keep(queued)
+                found = iter(replies[len(writes) :])
+                for keys, values in asked:
+                    read = itertools.islice(found, len(keys))
+                    values[:] = [reply if isinstance(reply, bytes) else None for reply in read]
 
     def _settle_deletions(self, commands: Sequence[Command], replies: Sequence[Any]) -> None:
         settled = zip(commands, replies or [RedisError()] * len(commands))
@@ -572,34 +626,12 @@ class Store:
         self._local.keep(list(written), list(written.values()))
 
     async def _in_time(self, asking: Awaitable[T]) -> T:
-        """
-        An answer that comes in time.
-
-        The time is taken in slices, and one in which this process was busy itself is not held against the
-        store: the answer may lie there unread. A timeout of the connection would throw it away, and take a
-        store for dead that is not.
-        """
-        loop = asyncio.get_running_loop()
-        length = self._command_seconds / SLICES
-        slices = held_against = 0
-        began = loop.time()
-
-        def end_slice() -> None:
-            nonlocal slices, held_against, began, timer
-            now = loop.time()
-            slices += 1
-            held_against += now - began < 1.5 * length
-            if held_against == SLICES or slices == 4 * SLICES:
-                limit.reschedule(now)
-            else:
-                began, timer = now, loop.call_later(length, end_slice)
-
-        timer = loop.call_later(length, end_slice)
-        try:
-            async with asyncio.timeout(None) as limit:
+        async with asyncio.timeout(None) as limit:
+            patience = _Patience(limit, self._command_seconds)
+            try:
                 return await asking
-        finally:
-            timer.cancel()
+            finally:
+                patience.end()
 
     def _failed(self, error: Exception) -> None:
         if not self.down:

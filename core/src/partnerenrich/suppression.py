@@ -189,8 +189,8 @@ async def heed(store: Store, lists: Sequence[SuppressionList], versions: Sequenc
 
 
 async def hear(store: Store, lists: Sequence[SuppressionList]) -> None:
-    """Bring lists up to date. Costs one round trip where nothing has changed."""
-    await heed(store, lists, await store.read([each.version_key for each in lists]))
+    """Bring lists up to date, after all queued writes: in one round trip where nothing has changed."""
+    await heed(store, lists, await store.flush([each.version_key for each in lists]))
 
 
 async def eviction_problem(store: Store) -> str | None:
