@@ -201,9 +201,12 @@ class Enricher:
             if batch.has_written:
                 self._watch.note()
             if batch.has_news:
-                await self._turns.all_over()
-                batch.release()
+                self._spawn(self._release(batch))
         self.statistics.events += len(events)
+
+    async def _release(self, batch: Batch) -> None:
+        await self._turns.all_over()
+        batch.release()
 
     async def enrich(self, events: Sequence[AnyEvent], *, org: str | None = None) -> list[AnyEvent]:
         """
