@@ -26,9 +26,9 @@ async def off() -> None:
         await asyncio.sleep(0)
 
 
-async def landed(flights: Collection[asyncio.Future[R]], seconds: float) -> None:
+async def landed(flights: Collection[asyncio.Future[R]], seconds: float | None = None) -> None:
     """
-    Wait until all have come to their end, no longer than so many seconds.
+    Wait until all have come to their end, no longer than so many seconds if any are given.
 
     One is waited for at a time: thousands that end together wake nobody but once. `asyncio.wait` asks each to.
     """

@@ -21,6 +21,7 @@ from msgspec import structs
 
 from partnerenrich import browser, memory, suppression
 from partnerenrich.browser import Extract
+from partnerenrich.calls import landed
 from partnerenrich.identity import DEVICE_SOURCES
 from partnerenrich.memory import Answer, Keys, Who
 from partnerenrich.store import StoreFailed, bucket
@@ -342,7 +343,7 @@ class Watch:
     async def _landed(self) -> None:
         """Until all that is under way has been written."""
         if flights := self._under_way():
-            await asyncio.wait(flights)
+            await landed(flights)
         await self._store.flush()
 
 

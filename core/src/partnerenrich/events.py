@@ -45,7 +45,7 @@ class ContextHead(msgspec.Struct, gc=False):
 
 
 class Head(msgspec.Struct, gc=False):
-    """What an event says of the visitor outside of its context. Any JSON value; None when it says nothing."""
+    """What an event says of the visitor, and its own id, outside of its context. Any JSON value; None for nothing."""
 
     anonymousId: Any = None  # noqa: N815 - as in the event
     anonymous_id: Any = None
@@ -53,6 +53,8 @@ class Head(msgspec.Struct, gc=False):
     user_id: Any = None
     canonical_id: Any = None
     canonicalId: Any = None  # noqa: N815 - as in the event
+    messageId: Any = None  # noqa: N815 - as in the event
+    message_id: Any = None
     properties: Contact | None = None
     traits: Contact | None = None
     context: msgspec.Raw | UnsetType = UNSET
@@ -61,7 +63,10 @@ class Head(msgspec.Struct, gc=False):
         return "Head(***)"
 
 
-_IDS: Final = ("anonymousId", "anonymous_id", "userId", "user_id", "canonical_id", "canonicalId")
+_IDS: Final = (
+    *("anonymousId", "anonymous_id", "userId", "user_id", "canonical_id", "canonicalId"),
+    *("messageId", "message_id"),
+)
 _RECOGNISABLE: Final = 12
 """A context is found again by so many of its bytes, where nothing else in the event has them."""
 _QUOTE: Final = ord('"')

@@ -186,8 +186,8 @@ def identifier(known: KnownIDs, source: str) -> str | None:
 
 def event_id(event: Event) -> str | None:
     """The id of the event itself."""
-    fields = event.fields
-    return _first_id(value_of(fields.get("messageId")), value_of(fields.get("message_id")))
+    head = event.head
+    return _first_id(head.messageId, head.message_id)
 
 
 def consents(event: Event) -> dict[str, bool]:
