@@ -115,6 +115,21 @@ async def test_all_queued_writes_go_out_in_one_round_trip(store, redis, trips):
     assert await redis.get("a") == b"1"
 
 
+async def test_keys_are_read_behind_the_writes_in_the_same_round_trip(store, redis, trips):
+    await redis.set("there", b"before")
+    store.queue([("SET", "mine", b"1", "PX", 1000)])
+    read, other = await asyncio.gather(store.flush(["mine", "none", "there"]), store.flush(["there"]))
+    assert (read, other) == ([b"1", None, b"before"], [b"before"])
+    assert trips == [["SET", "GET", "GET", "GET", "GET"]]
+
+
+async def test_what_is_read_behind_writes_is_none_without_redis(store, server):
+    server.connected = False
+    store.queue([("SET", "mine", b"1", "PX", 1000)])
+    assert await store.flush(["mine"]) == [None]
+    assert store.down
+
+
 async def test_a_write_that_no_batch_takes_along_goes_out_by_itself(store, redis):
     store.queue([("SET", "a", b"1", "PX", 1000)])
     await asyncio.sleep(10 * LINGER_SECONDS)

@@ -201,12 +201,9 @@ class Enricher:
             if batch.has_written:
                 self._watch.note()
             if batch.has_news:
-                self._spawn(self._release(batch))
+                await self._turns.all_over()
+                batch.release()
         self.statistics.events += len(events)
-
-    async def _release(self, batch: Batch) -> None:
-        await self._turns.all_over()
-        batch.release()
 
     async def enrich(self, events: Sequence[AnyEvent], *, org: str | None = None) -> list[AnyEvent]:
         """

@@ -408,7 +408,7 @@ class Store:
                 replies = await self._write([*writes, *reads])
                 self._settle_deletions(writes, replies[: len(writes)])
                 self._keep(queued)
-                found = iter(replies[len(writes) :])
+                found = iter(replies[len(writes) :] or [None] * len(reads))
                 for keys, values in asked:
                     read = itertools.islice(found, len(keys))
                     values[:] = [reply if isinstance(reply, bytes) else None for reply in read]
