@@ -300,10 +300,8 @@ class Batch:
         """Attach what was decided, except for who was forgotten meanwhile."""
         self._heeds = _anybody_suppressed(reading.org for reading, _, _ in self._settled)
         for reading, replies, who in self._settled:
-            if self._heeds and _is_suppressed(reading, who):
-                self._attach(reading, [_SUPPRESSED] * len(replies))
-            else:
-                self._attach(reading, replies)
+            forgotten = self._heeds and _is_suppressed(reading, who)
+            self._attach(reading, [_SUPPRESSED] * len(replies) if forgotten else replies)
 
     @property
     def has_written(self) -> bool:

@@ -370,8 +370,8 @@ class Store:
             self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end_linger)
 
     def _end_linger(self) -> None:
-        if self._outbox and self._next_send is None:
-            self._next_send = self._spawn(self._send)
+        if self._outbox:
+            self._send_soon()
 
     async def flush(self, keys: Sequence[str] = ()) -> Sequence[bytes | None]:
         """
@@ -390,12 +390,15 @@ class Store:
         if keys:
             self._asked.append((keys, values))
         if keys or self._outbox or (self._owed and not self.down):
-            if self._next_send is None:
-                self._next_send = self._spawn(self._send)
-            await asyncio.shield(self._next_send)  # others' writes too: who waits for it may be cancelled
+            await asyncio.shield(self._send_soon())  # others' writes too: who waits for it may be cancelled
         elif self._sending is not None and not self._sending.done():
             await asyncio.shield(self._sending)
         return values
+
+    def _send_soon(self) -> asyncio.Task[None]:
+        if self._next_send is None:
+            self._next_send = self._spawn(self._send)
+        return self._next_send
 
     async def _send(self) -> None:
         async with self._writing:  # one at a time: a later write of a key must not overtake an earlier one
@@ -476,7 +479,7 @@ class Store:
             StoreFailed: Redis does not answer, or refuses one of them.
         """
         await self.flush()
-        replies = await self._run(commands, self._one_by_one) if commands else []
+        replies = await self._run(commands, self._each) if commands else []
         if len(replies) < len(commands):
             raise StoreFailed("the store does not answer")
         refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
@@ -555,14 +558,6 @@ class Store:
                 replies[2 * index : 2 * index + 2] = reply, record
         return replies
 
-    async def _one_by_one(self, commands: Sequence[Command]) -> list[Any]:
-        """The replies in the shape that redis-py gives them, such as a mapping for a hash."""
-        pipeline = self._pipeline()
-        for command in commands:
-            pipeline.execute_command(*command)
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
-        return replies
-
     async def _evaluate(self, script: Script, runs: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
         """The answers to so many runs of a script, whose text goes to nodes that do not know it yet."""
         answers = await self._each([("EVALSHA", script.digest, *arguments) for arguments in runs])
@@ -574,13 +569,17 @@ class Store:
         return answers
 
     async def _each(self, commands: Sequence[Command]) -> list[Any]:
-        """The reply or the error of each command."""
-        if len(commands) > 1:
-            return await self._one_by_one(commands)
-        try:  # without the work that a pipeline takes
-            return [await self._client.execute_command(*commands[0])]
-        except ResponseError as error:
-            return [error]
+        """The reply or the error of each command, in the shape that redis-py gives, such as a mapping for a hash."""
+        if len(commands) == 1:  # without the work that a pipeline takes
+            try:
+                return [await self._client.execute_command(*commands[0])]
+            except ResponseError as error:
+                return [error]
+        pipeline = self._pipeline()
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
 
     def _pipeline(self) -> Any:
         return self._client.pipeline(**({} if self._cluster else {"transaction": False}))
