@@ -82,13 +82,14 @@ async def test_a_batch_is_a_few_round_trips_however_many_visitors_it_has(server,
         await enricher.enrich([visitor("first")])  # the scripts are known
         await asyncio.gather(*(enricher._store.eviction_policy() for _ in range(8)))  # connections are open
         trips = []
-        for size in (1, 10):  # what is sent at once stays under 16 KiB, which Redis reads in one go
+        for size in (1, 20):
             before = _reads(server)
             our_own = _reads(server) - before
             await enricher.enrich([visitor(f"{size}-{n}") for n in range(size)])
             trips.append(_reads(server) - before - 2 * our_own)
-    # The records; leases; whom each device belongs to; answers and what visitors were told. At times one more.
-    assert max(trips) <= 5
+    # The records; leases; whom each device belongs to; answers and what visitors were told. At times one more, and
+    # Redis reads what is over 16 KiB twice.
+    assert max(trips) <= 6
 
 
 def _reads(server):
