@@ -3,55 +3,52 @@ The HTTP client that the core lends to plugins: pooled, capped, silent, and kept
 
 What stands between a plugin and the wire, from the outside in::
 
-    httpx.AsyncClient     no redirects, no cookies, no proxies from the environment
-    CappedTransport       no endless and no compressed responses
-    GuardedTransport      no private addresses
-    PoolsTransport        connections, in small pools
-    httpx.AsyncHTTPTransport
+    httpx.AsyncClient    no redirects, no cookies, no proxies from the environment
+    CappedTransport      no endless and no compressed responses
+    AiohttpTransport     connections of aiohttp; see docs/decisions/0015-httpx-over-aiohttp.md
+    GuardedResolver      no private addresses
 """
 
 from __future__ import annotations
 
-import asyncio
 import email.utils
 import functools
 import importlib.metadata
+import io
 import ipaddress
 import logging
 import socket
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import attrs
 import httpx
 import msgspec
+import yarl
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from partnerenrich.errors import AuthError, BadResponse, PartnerError, RateLimited, RequestRefused, Unavailable
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import AsyncIterator, Collection, Iterator
 
     from partnerenrich.models import Limits
 
 KEEP_ALIVE = 30.0
 """Seconds for which an idle connection is kept."""
 
-POOL_SIZE = 4
-"""Connections in one pool of httpcore; see docs/decisions/0009-small-connection-pools.md."""
-
-ADDRESSES_KEPT = 30.0
+ADDRESSES_KEPT = 30
 """Seconds for which the addresses of a host are remembered."""
+
+SENT_AT_ONCE = 65_536
+"""Bytes; a longer body is sent piece by piece, so that the event loop stays free."""
 
 LONGEST_RETRY_AFTER = 3600.0
 """Seconds; a partner that asks for more is taken to ask for this."""
-
-Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""Host and port to IP addresses, best first. Raises OSError or UnicodeError."""
 
 
 def open_client(
@@ -70,15 +67,31 @@ def open_client(
         `BadResponse` for a response that is too long or compressed, and
         `RequestRefused` for a host with a private address.
     """
-    network = transport or GuardedTransport(functools.partial(PoolsTransport, limits.concurrency), allowed_hosts)
-    return httpx.AsyncClient(
+    network = transport or AiohttpTransport(limits.concurrency, GuardedResolver(allowed_hosts))
+    return _Client(
         transport=CappedTransport(network, limits.response_bytes),
         timeout=limits.timeout,
         headers={"User-Agent": f"partnerenrich/{_version()}", "Accept-Encoding": "identity"},
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one visitor's cookie must not reach the next call
         follow_redirects=False,
         trust_env=False,
     )
+
+
+class _NoCookies(httpx.Cookies):
+    """Stays empty: one visitor's cookie must not reach the next call."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Leave them where they are."""
+
+
+class _Client(httpx.AsyncClient):
+    @property
+    def cookies(self) -> httpx.Cookies:
+        return _NoCookies()
+
+    @cookies.setter
+    def cookies(self, _: object) -> None:
+        raise AttributeError("this client keeps no cookies; put a Cookie header into the request")
 
 
 def hosts_of(config: Any) -> frozenset[str]:
@@ -171,6 +184,12 @@ _LOGGERS = (
     "httpcore.http2",
     "httpcore.proxy",
     "httpcore.socks",
+    "aiohttp.access",
+    "aiohttp.client",
+    "aiohttp.internal",
+    "aiohttp.server",
+    "aiohttp.web",
+    "aiohttp.websocket",
 )
 _is_quiet: ContextVar[bool] = ContextVar("partnerenrich_is_quiet", default=False)
 
@@ -178,7 +197,7 @@ _is_quiet: ContextVar[bool] = ContextVar("partnerenrich_is_quiet", default=False
 @contextmanager
 def quiet() -> Iterator[None]:
     """
-    Keep the log records of httpx and httpcore, which hold URLs and headers, from every handler.
+    Keep the log records of the HTTP libraries, which hold URLs and headers, from every handler.
 
     Holds for the running task and those that it starts; others in the process log as before.
     """
@@ -255,84 +274,186 @@ def _too_long(limit: int) -> BadResponse:
     return BadResponse(f"the partner's answer is longer than {limit} bytes (limits.response_bytes)")
 
 
-@attrs.define
-class _Host:
-    """One pool for each host: connections of a shared one would be matched by address, whatever name TLS had proven."""
-
-    pool: httpx.AsyncBaseTransport
-    addresses: tuple[str, ...] = ()
-    resolved_until: float = 0.0
-    resolving: asyncio.Lock = attrs.Factory(asyncio.Lock)
-
-
-class GuardedTransport(httpx.AsyncBaseTransport):
+class AiohttpTransport(httpx.AsyncBaseTransport):
     """
-    Connects to public addresses only, unless a host is allowed by name.
+    Sends httpx's requests over connections of aiohttp. Each is sent once: what fails is not repeated in secret.
 
-    A name is resolved once and the connection goes to the very address that was
-    checked, so that a name server cannot answer twice in two ways. The ``Host``
-    header and the TLS server name stay those of the name.
+    Of httpx's timeouts, the smaller of ``connect`` and ``pool`` holds for the wait for a free connection and the way
+    to a new one together; ``write`` does not hold.
+
+    Args:
+        connections: At most so many are open to one host, and requests to it under way. The one that was used last
+            is used first.
+        resolver: Says which hosts may be reached, and where.
+        tls: What a server has to prove; by default, what httpx asks of it.
     """
 
-    def __init__(
-        self,
-        new_pool: Callable[[], httpx.AsyncBaseTransport],
-        allowed_hosts: Collection[str] = (),
-        resolve: Resolve | None = None,
-    ) -> None:
-        self._new_pool = new_pool
-        self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
-        self._resolve = resolve or _resolve
-        self._hosts: dict[str, _Host] = {}
+    def __init__(self, connections: int, resolver: GuardedResolver, tls: ssl.SSLContext | None = None) -> None:
+        self._connections = connections
+        self._resolver = resolver
+        self._tls = tls
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Raises `RequestRefused` for a private address, `httpx.ConnectError` for a name that does not resolve."""
-        name = _host(request.url)
-        if name not in self._hosts:
-            self._hosts[name] = _Host(self._new_pool())
-        host = self._hosts[name]
-        if name in self._allowed_hosts:
-            return await host.pool.handle_async_request(request)
-        failure: httpx.TransportError | None = None
-        addresses = await self._addresses(host, request)
-        for address in addresses:
-            try:
-                return await host.pool.handle_async_request(_pinned(request, address, len(addresses)))
-            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-                failure = error
-                host.addresses = tuple(sorted(host.addresses, key=address.__eq__))  # to the end, for the next call
-        assert failure is not None
-        raise failure
+        """Raises `RequestRefused` for a private address, else `httpx.TransportError`."""
+        self._resolver.check(_host(request.url))
+        response = await self._session.request(
+            request.method,
+            _url(request.url),
+            headers=_headers(request.headers),
+            data=_body(request),
+            allow_redirects=False,
+            timeout=_timeout(request),
+        )
+        return httpx.Response(response.status, headers=response.raw_headers, stream=_ResponseBody(response))
 
     async def aclose(self) -> None:
-        """Close the connections to all hosts."""
-        for host in self._hosts.values():
-            await host.pool.aclose()
+        """Close all connections."""
+        if "_session" in self.__dict__:
+            await self._session.close()
 
-    async def _addresses(self, host: _Host, request: httpx.Request) -> tuple[str, ...]:
-        async with host.resolving:
-            if time.monotonic() >= host.resolved_until:
-                addresses = await self._look_up(request)
-                if not all(map(is_public, addresses)):
-                    raise RequestRefused(
-                        f"{_host(request.url)} has a private address; if that is meant, name the host in the settings"
-                    )
-                host.addresses = addresses
-                host.resolved_until = time.monotonic() + ADDRESSES_KEPT
-        return host.addresses
+    @functools.cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            limit_per_host=self._connections,
+            resolver=self._resolver,
+            ttl_dns_cache=ADDRESSES_KEPT,
+            keepalive_timeout=KEEP_ALIVE,
+            ssl=self._tls or _ssl_context(),
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+            middlewares=(_send_once,),
+        )
 
-    async def _look_up(self, request: httpx.Request) -> tuple[str, ...]:
-        port = request.url.port or (443 if request.url.scheme == "https" else 80)
+
+def _url(url: httpx.URL) -> yarl.URL:
+    """As it is written, but for user and password, of which httpx has made a header."""
+    return yarl.URL(str(url.copy_with(userinfo=b"") if url.userinfo else url), encoded=True)
+
+
+def _headers(headers: httpx.Headers) -> list[tuple[str, str]]:
+    """As they are written, but for the one that aiohttp adds itself."""
+    pairs = [(name.decode(), value.decode()) for name, value in headers.raw]
+    return [(name, value) for name, value in pairs if name.lower() != "transfer-encoding"]
+
+
+def _body(request: httpx.Request) -> bytes | io.BytesIO | httpx.AsyncByteStream | None:
+    try:
+        content = request.content
+        return io.BytesIO(content) if len(content) > SENT_AT_ONCE else content or None
+    except httpx.RequestNotRead:
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        return request.stream
+
+
+def _timeout(request: httpx.Request) -> aiohttp.ClientTimeout:
+    timeouts = request.extensions.get("timeout", {})
+    connect = (seconds for name in ("connect", "pool") if (seconds := timeouts.get(name)) is not None)
+    return aiohttp.ClientTimeout(connect=min(connect, default=None), sock_read=timeouts.get("read"))
+
+
+class _ResponseBody(httpx.AsyncByteStream):
+    """What a partner answers. Left before its end, it takes its connection along."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            async with asyncio.timeout(_timeouts(request).get("connect")):
-                addresses = await self._resolve(_host(request.url), port)
-        except TimeoutError:
-            raise httpx.ConnectTimeout("the name was not resolved in time", request=request) from None
-        except (OSError, UnicodeError):
-            addresses = []
-        if not addresses:
-            raise httpx.ConnectError("the name does not resolve", request=request)
-        return tuple(addresses)
+            with _errors_of_httpx():
+                async for chunk in self._response.content.iter_any():
+                    yield chunk
+        except BaseException:
+            self._response.close()  # whether or not the response gets closed
+            raise
+
+    async def aclose(self) -> None:
+        self._response.release()
+
+
+async def _send_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Around every attempt, so that aiohttp itself meets no error after which it would make another."""
+    with _errors_of_httpx():
+        return await send(request)
+
+
+@contextmanager
+def _errors_of_httpx() -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, OSError) as error:
+        kind, words = next(told for theirs, told in _ERRORS.items() if isinstance(error, theirs))
+        raise kind(words) from error
+
+
+_ERRORS: dict[type[Exception], tuple[type[httpx.TransportError], str]] = {
+    aiohttp.ClientConnectorDNSError: (httpx.ConnectError, "the name does not resolve"),
+    aiohttp.ClientConnectorCertificateError: (httpx.ConnectError, "the certificate does not prove the host"),
+    aiohttp.ClientConnectorError: (httpx.ConnectError, "nobody answers there"),
+    aiohttp.ConnectionTimeoutError: (httpx.ConnectTimeout, "no connection in time"),
+    aiohttp.ServerTimeoutError: (httpx.ReadTimeout, "no answer in time"),
+    aiohttp.ServerDisconnectedError: (httpx.RemoteProtocolError, "the connection was closed before the answer"),
+    aiohttp.ClientPayloadError: (httpx.RemoteProtocolError, "the answer breaks off"),
+    aiohttp.ClientResponseError: (httpx.RemoteProtocolError, "the answer is no HTTP"),
+    aiohttp.InvalidURL: (httpx.UnsupportedProtocol, "the URL cannot be used"),
+    Exception: (httpx.NetworkError, "the connection broke"),
+}
+"""The first that fits counts. What aiohttp says itself may hold a URL."""
+
+
+class GuardedResolver(AbstractResolver):
+    """
+    Finds public addresses only, unless a host is allowed by name.
+
+    aiohttp connects to the very addresses that were checked, so that a name server cannot answer twice in two ways.
+
+    Args:
+        allowed_hosts: Those that may have a private address.
+        resolver: What asks the name servers; by default, the system does.
+    """
+
+    def __init__(self, allowed_hosts: Collection[str] = (), resolver: AbstractResolver | None = None) -> None:
+        self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
+        self._resolver = resolver
+
+    def check(self, host: str, addresses: Collection[str] = ()) -> None:
+        """
+        See to where a host is; by itself, when it is an address.
+
+        Raises:
+            RequestRefused: One of its addresses is private.
+        """
+        if host not in self._allowed_hosts and not all(map(is_public, addresses or _written_in(host))):
+            raise RequestRefused(f"{host} has a private address; if that is meant, name the host in the settings")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Raises `RequestRefused` for a private address, OSError for a name that does not resolve."""
+        try:
+            found = await (self._resolver or aiohttp.ThreadedResolver()).resolve(host, port, family)
+        except UnicodeError:
+            found = []
+        if not found:
+            raise OSError("the name does not resolve")
+        self.check(host, [each["host"] for each in found])
+        return found
+
+    async def close(self) -> None:
+        """See `aiohttp.abc.AbstractResolver.close`."""
+
+
+def _written_in(host: str) -> list[str]:
+    """The address that a host is, in whatever form; none for a name."""
+    with suppress(OSError):
+        return [socket.inet_ntoa(socket.inet_aton(host))]  # 127.1 and 2130706433 are addresses too
+    with suppress(ValueError):
+        return [str(ipaddress.ip_address(host))]
+    return []
 
 
 def is_public(address: str) -> bool:
@@ -355,109 +476,8 @@ def is_public(address: str) -> bool:
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
 
 
-async def _resolve(host: str, port: int) -> list[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
-
-
-def _pinned(request: httpx.Request, address: str, addresses: int) -> httpx.Request:
-    """The same request to one address. Where there are several, one may take half of the time to connect."""
-    timeouts = dict(_timeouts(request))
-    if addresses > 1 and timeouts.get("connect"):
-        timeouts["connect"] /= 2
-    return httpx.Request(
-        request.method,
-        request.url.copy_with(host=address),
-        headers=request.headers,
-        stream=request.stream,
-        extensions={**request.extensions, "timeout": timeouts, "sni_hostname": _host(request.url)},
-    )
-
-
-def _timeouts(request: httpx.Request) -> Mapping[str, Any]:
-    timeouts: Mapping[str, Any] = request.extensions.get("timeout", {})
-    return timeouts
-
-
 def _host(url: httpx.URL) -> str:
     return url.raw_host.decode("ascii")
-
-
-class PoolsTransport(httpx.AsyncBaseTransport):
-    """
-    Spreads requests over pools of `POOL_SIZE` connections, as httpcore is slow with large ones.
-
-    There is a numbered slot for each connection. A request holds one until its
-    response is closed, so its pool never lets it wait. The lowest free number goes
-    first: few requests at once share few connections, which stay open.
-
-    Args:
-        connections: At most so many are open, and requests under way.
-    """
-
-    def __init__(self, connections: int) -> None:
-        self._pools = [
-            _new_pool(min(POOL_SIZE, connections - first_slot)) for first_slot in range(0, connections, POOL_SIZE)
-        ]
-        self._free_slots: asyncio.PriorityQueue[int] = asyncio.PriorityQueue()
-        for slot in range(connections):
-            self._free_slots.put_nowait(slot)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Raises `httpx.PoolTimeout` if no connection comes free in time."""
-        slot = await self._take_slot(request)
-        give_back = functools.partial(self._free_slots.put_nowait, slot)
-        try:
-            response = await self._pools[slot // POOL_SIZE].handle_async_request(request)
-        except BaseException:
-            give_back()
-            raise
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        response.stream = _HoldingStream(response.stream, give_back)
-        return response
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        for pool in self._pools:
-            await pool.aclose()
-
-    async def _take_slot(self, request: httpx.Request) -> int:
-        try:
-            async with asyncio.timeout(_timeouts(request).get("pool")):
-                return await self._free_slots.get()
-        except TimeoutError:
-            raise httpx.PoolTimeout("no connection came free in time", request=request) from None
-
-
-class _HoldingStream(httpx.AsyncByteStream):
-    """The body of a response that holds a slot, which is given back once: when the body is closed or breaks off."""
-
-    def __init__(self, stream: httpx.AsyncByteStream, give_back: Callable[[], None]) -> None:
-        self._stream = stream
-        self._give_back = give_back
-        self._is_closed = False
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._stream:
-                yield chunk
-        except BaseException:  # httpcore lets go of the connection here too, whether or not the response gets closed
-            await self.aclose()
-            raise
-
-    async def aclose(self) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        try:
-            await self._stream.aclose()
-        finally:
-            self._give_back()
-
-
-def _new_pool(size: int) -> httpx.AsyncHTTPTransport:
-    limits = httpx.Limits(max_connections=size, max_keepalive_connections=size, keepalive_expiry=KEEP_ALIVE)
-    return httpx.AsyncHTTPTransport(verify=_ssl_context(), limits=limits, http2=False, trust_env=False)
 
 
 @functools.cache
