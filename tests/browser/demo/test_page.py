@@ -45,9 +45,37 @@ SHIFTS = """
 window.shifts = [];
 new PerformanceObserver((list) => {
     for (const entry of list.getEntries())
-        for (const {node} of entry.sources) if (node?.parentElement?.closest('.shop')) shifts.push(entry.value);
+        for (const {node} of entry.sources) {
+            const place = node?.parentElement?.closest('.shop [id], .shop');
+            if (place) shifts.push(`${node.id || node.nodeName} in ${place.id || 'shop'}: ${entry.value}`);
+        }
 }).observe({type: 'layout-shift', buffered: true});
 """
+
+LATE = """async () => {
+    const {catchUp} = await import('/shop/customer.js');
+    await datafly.refreshProfile();
+    catchUp();
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    return document.querySelector('#hero').dataset.variant;
+}"""
+
+UNDO = """() => {
+    const moved = [];
+    const parts = [...document.querySelectorAll('.shelf li, .shelf li > *')];
+    const place = (each) => [each.getBoundingClientRect().x, each.getBoundingClientRect().y].map(Math.round).join();
+    while (parts.length) {
+        const last = parts.pop();
+        const before = parts.map(place);
+        last.remove();
+        moved.push(...parts.filter((each, at) => place(each) !== before[at]).map((each) => each.outerHTML));
+    }
+    return moved;
+}"""
+
+SIZES = pytest.mark.parametrize(
+    "size", [{"width": 390, "height": 844}, {"width": 1440, "height": 900}], ids=["phone", "desktop"]
+)
 
 
 async def walk(shop) -> None:
@@ -158,9 +186,7 @@ async def test_without_the_library_it_is_still_a_shop(shop):
     assert all("Failed to load resource" in line for line in shop.console)
 
 
-@pytest.mark.parametrize(
-    "size", [{"width": 390, "height": 844}, {"width": 1440, "height": 900}], ids=["phone", "desktop"]
-)
+@SIZES
 async def test_nothing_moves_and_nothing_sticks_out(shop):
     """Not when the page loads, not when the person changes."""
     await shop.page.context.add_init_script(SHIFTS)
@@ -176,6 +202,34 @@ async def test_nothing_moves_and_nothing_sticks_out(shop):
     assert await shop.page.evaluate("shifts") == []
     assert wide <= 0
     assert small == []
+
+
+@SIZES
+async def test_nothing_moves_for_a_late_answer_whatever_it_says(shop):
+    """Neither for any of the pictures nor for a value of many words or without a space."""
+    await shop.page.context.add_init_script(SHIFTS)
+    await shop.open()
+    await shop.log_in("Nobody")
+    await shop.shows("Hello, Nobody")
+    await shop.log_in("Pat")
+    await shop.shows("For you: Value Hunter")
+    pictures, answer = set(), {}
+    await shop.page.route("**/v1/enrich*", lambda route: route.fulfill(json=answer))
+    for value in (*"abcdef", "", "Rambler of every weekend " * 5, "Rambler" * 12, ""):
+        answer["club"] = {"Persona": value, "Tier": 2}
+        pictures.add(await shop.page.evaluate(LATE))
+
+    assert pictures == set("0123456")
+    assert await shop.page.evaluate("shifts") == []
+    assert await shop.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+
+
+@SIZES
+async def test_nothing_moves_while_the_page_still_comes_in(shop):
+    """What is for sale stands in its place, however little of what follows is there."""
+    await shop.open()
+
+    assert await shop.page.evaluate(UNDO) == []
 
 
 async def test_all_text_has_enough_contrast(shop):
