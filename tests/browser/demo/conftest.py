@@ -230,7 +230,7 @@ async def visiting(browser, url, **options):
     context.on("console", lambda line: shop.console.append(f"{line.type}: {line.text}"))
     context.on("request", lambda request: request.url.startswith(url) or shop.elsewhere.append(request.url))
     yield shop
-    await context.unroute_all(behavior="ignoreErrors")
+    await shop.page.unroute_all(behavior="ignoreErrors")
     await context.close()
 
     assert (errors, shop.elsewhere) == ([], [])
