@@ -7,6 +7,7 @@ import time
 import pytest
 
 from partnerenrich import LinkingKey, Resolution, Unavailable, UnknownPartnerId, hookimpl
+from partnerenrich.desk import FEW
 
 DEVICE = "0c2d9c1e-6a4f-4a7e-9b0a-1f2e3d4c5b6a"
 COPY = f"partnerenrich:browser_attrs:acme:{DEVICE}"
@@ -79,6 +80,22 @@ async def test_an_identify_counts_for_batches_that_overlap(open_enricher, resolv
             ["fresh bob", "fresh bob"],
             ["fresh bob"],
         ]
+
+
+async def test_an_identify_in_a_batch_that_is_worked_on_in_portions_counts_for_a_small_one_behind_it(
+    open_enricher, resolver
+):
+    async with open_enricher(toy=resolver()) as enricher:
+        large = [page(f"d{number}") for number in range(FEW)] + [identify("ann")]
+        first, second = await asyncio.gather(told(enricher, *large), told(enricher, page()))
+        assert (first[-1], second) == ("fresh ann", ["fresh ann"])
+
+
+async def test_every_hit_of_a_batch_that_is_worked_on_in_portions_is_counted_once(open_enricher, resolver):
+    async with open_enricher(toy=resolver()) as enricher:
+        await told(enricher, identify("ann"))
+        assert await told(enricher, *[page()] * (2 * FEW)) == ["hit ann"] * (2 * FEW)
+        assert enricher.statistics.as_dict()["partners"]["toy"]["outcomes"] == {"fresh": 1, "hit": 2 * FEW}
 
 
 async def test_a_batch_that_runs_out_of_time_does_not_decide_for_the_next_one(open_enricher, resolver):

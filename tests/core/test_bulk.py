@@ -17,6 +17,7 @@ from partnerenrich import (
     hookimpl,
 )
 from partnerenrich.bulk import BYTES_BESIDE
+from partnerenrich.desk import FEW
 from partnerenrich.store import CLAIM, Store
 
 FULL = {"limits": {"bulk": 10, "attempts": 1}}
@@ -58,6 +59,16 @@ async def test_the_misses_of_a_batch_go_out_in_one_call(open_enricher, bulk):
         assert {told(event) for event in enriched} == {"fresh"}
         assert {told(event) for event in await enricher.enrich(events)} == {"hit"}
     assert partner.calls == [[event["traits"]["email"] for event in events]]
+
+
+@pytest.mark.parametrize("keys", [("email",), ("user_id", "email")])
+async def test_the_misses_of_a_batch_that_is_worked_on_in_portions_go_out_in_one_call(open_enricher, bulk, keys):
+    partner = bulk(*(LinkingKey(source, source) for source in keys))
+    events = [visitor(f"p{number}", userId=f"u{number}") for number in range(FEW + 1)]
+    async with open_enricher(toy=partner) as enricher:
+        assert {told(event) for event in await enricher.enrich(events)} == {"fresh"}
+        assert {told(event) for event in await enricher.enrich(events)} == {"hit"}
+    assert sizes(partner) == [FEW + 1]
 
 
 async def test_batches_that_come_within_a_few_milliseconds_share_a_call(open_enricher, bulk, monkeypatch):

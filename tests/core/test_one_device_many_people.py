@@ -2,8 +2,9 @@
 Nobody ever receives another person's attributes.
 
 Hypothesis invents who is seen on which device, in which batches, in which of two
-processes, how long each lookup takes, when the store is gone and how much time
-passes between. Time is virtual: the event loop skips what it would sleep.
+processes, how long each lookup takes, when the store is gone, how much time
+passes between, and whether batches are worked on in portions. Time is virtual: the
+event loop skips what it would sleep.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from partnerenrich import LinkingKey, Resolution, hookimpl
+from partnerenrich import LinkingKey, Resolution, desk, hookimpl
 from partnerenrich.browser import Extract
 
 DEVICES = ("0c2d9c1e-6a4f-4a7e-9b0a-1f2e3d4c5b6a", "00000000-0000-0000-0000-000000000000")
@@ -174,16 +175,19 @@ KEYS = {
 
 @pytest.mark.parametrize("keys", KEYS)
 @pytest.mark.parametrize("in_two_steps", [False, True], ids=["at once", "in two steps"])
-def test_nobody_receives_the_attributes_of_another_person(
-    open_enricher, redis, server, resolver, fetcher, skipping_loop, keys, in_two_steps
+def test_nobody_receives_the_attributes_of_another_person(  # noqa: PLR0917 - fixtures and parameters
+    open_enricher, redis, server, resolver, fetcher, skipping_loop, keys, in_two_steps, monkeypatch
 ):
     partner = partner_class(fetcher if in_two_steps else resolver, KEYS[keys])
     config = {"budget_ms": BUDGET * 1000, "hub": {"browser_identity": "trusted"}}
     integration = {"browser_attribute_allowlist": "name", "limits": {"attempts": 1, "failures": 1000}}
 
     @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
-    @given(st.lists(STEPS, min_size=2, max_size=14), LATENCIES)
-    def holds(steps, latencies):
+    @given(st.lists(STEPS, min_size=2, max_size=14), LATENCIES, st.booleans())
+    def holds(steps, latencies, in_portions):
+        monkeypatch.setattr(desk, "FEW", 0 if in_portions else 500)
+        monkeypatch.setattr(desk, "PORTION", 1)
+
         async def scenario():
             server.connected = True
             await redis.flushall()

@@ -167,11 +167,25 @@ class Device:
     users: int = 0
 
 
-class _Waiting(msgspec.Struct, frozen=True, eq=False, gc=False):
+class Waiting(msgspec.Struct, frozen=True, eq=False, gc=False):
+    """
+    An event that waits for a lookup, or for several.
+
+    Attributes:
+        reading: The event.
+        replies: For each integration, what is told, or awaited.
+        who: Whom its device belongs to.
+        visitors: For each integration, what the device's visitor record says of this person.
+    """
+
     reading: Reading
     replies: list[Reply | Pending]
     who: Who
     visitors: list[Answer | None]
+
+
+Settled = tuple[Reading, list[Reply], Who]
+"""An event, what it is told of each integration, and whom its device belongs to."""
 
 
 class Batch:
@@ -183,6 +197,10 @@ class Batch:
         devices: What is under way; shared by all batches.
         deadline: Moment of `time.monotonic` at which the events leave.
         spawn: Runs a coroutine that outlives the batch.
+
+    Attributes:
+        waiting: The events that wait for lookups.
+        settled: Those of them for which it is decided what they are told.
     """
 
     def __init__(
@@ -196,14 +214,14 @@ class Batch:
         self._devices = devices
         self._deadline = deadline
         self._spawn = spawn
+        self.waiting: list[Waiting] = []
+        self.settled: list[Settled] = []
         self._now = time.time()
         self._blind = False
         self._heeds = False
         self._hit: Counter[RunningOrg] = Counter()
         self._held: list[str] = []
         self._changed: list[Device] = []
-        self._waiting: list[_Waiting] = []
-        self._settled: list[tuple[Reading, list[Reply], Who]] = []
         self._copies: list[tuple[Reading, int, Who, list[Command]]] = []
         self._remembered: set[str] = set()
         self._followed: set[tuple[asyncio.Future[Reply], str]] = set()
@@ -213,16 +231,18 @@ class Batch:
         Decide what every event needs; attach at once when memory holds it all.
 
         Args:
-            readings: The events, those of one device in their order.
+            readings: The events, or the next of them, those of one device in their order.
             records: One for each key of the batch.
         """
-        self._blind = self._store.down
+        self._now = time.time()
+        self._blind = self._blind or self._store.down
         self._heeds = _anybody_suppressed(reading.org for reading in readings)
         for reading in readings:
             self._plan(reading, records)
         for org, events in self._hit.items():
             for running in org.running:
                 running.numbers.outcomes[Outcome.HIT] += events
+        self._hit.clear()
 
     def _plan(self, reading: Reading, records: Records) -> None:
         if self._heeds and reading.org.suppressed.holds_device(reading.known.canonical_id):
@@ -264,7 +284,7 @@ class Batch:
             visitors.append(visitor)
             waits = waits or isinstance(reply, Pending)
         if waits:
-            self._waiting.append(_Waiting(reading, replies, who, visitors))
+            self.waiting.append(Waiting(reading, replies, who, visitors))
         else:
             self._finish(reading, replies, who, visitors)  # type: ignore[arg-type] # none is pending
 
@@ -272,41 +292,41 @@ class Batch:
     def tasks(self) -> set[asyncio.Future[Reply]]:
         """The lookups that events wait for."""
         tasks = set()
-        for waiting in self._waiting:
+        for waiting in self.waiting:
             for reply in waiting.replies:
                 while isinstance(reply, Pending):
                     tasks.add(reply.task)
                     reply = reply.fallback  # type: ignore[assignment] # noqa: PLW2901 - walks down
         return tasks
 
-    def settle(self) -> None:
-        """Decide what becomes of the lookups, remember it, and see to those that are late."""
+    def settle(self, waiting: Sequence[Waiting]) -> None:
+        """Decide what becomes of the lookups of these events, remember it, and see to those that are late."""
         self._now = time.time()
-        self._heeds = _anybody_suppressed(waiting.reading.org for waiting in self._waiting)
-        for waiting in self._waiting:
-            reading, who = waiting.reading, waiting.who
-            replies = [reply.settle(self._now) if isinstance(reply, Pending) else reply for reply in waiting.replies]
+        self._heeds = _anybody_suppressed(each.reading.org for each in waiting)
+        for each in waiting:
+            reading, who = each.reading, each.who
+            replies = [reply.settle(self._now) if isinstance(reply, Pending) else reply for reply in each.replies]
             if self._heeds and _is_suppressed(reading, who):
                 replies = [_SUPPRESSED] * len(replies)
             else:
-                for index, reply in enumerate(waiting.replies):
+                for index, reply in enumerate(each.replies):
                     if isinstance(reply, Pending) and not reply.task.done():
                         self._follow(reading, index, reply.task, who)
-            self._remember(reading, replies, who, waiting.visitors)
-            self._settled.append((reading, replies, who))
+            self._remember(reading, replies, who, each.visitors)
+            self.settled.append((reading, replies, who))
         self._publish()
 
-    def attach(self) -> None:
+    def attach(self, settled: Sequence[Settled]) -> None:
         """Attach what was decided, except for who was forgotten meanwhile."""
-        self._heeds = _anybody_suppressed(reading.org for reading, _, _ in self._settled)
-        for reading, replies, who in self._settled:
+        self._heeds = _anybody_suppressed(reading.org for reading, _, _ in settled)
+        for reading, replies, who in settled:
             forgotten = self._heeds and _is_suppressed(reading, who)
             self._attach(reading, [_SUPPRESSED] * len(replies) if forgotten else replies)
 
     @property
     def has_written(self) -> bool:
         """Whether anything is remembered that was not, or will be when a lookup ends."""
-        return bool(self._held or self._remembered or self._waiting)
+        return bool(self._held or self._remembered or self.waiting)
 
     @property
     def has_seen_somebody(self) -> bool:
@@ -316,7 +336,7 @@ class Batch:
     @property
     def waits_with_devices(self) -> bool:
         """Whether any event that waits has a device, which others may have news of."""
-        return any(waiting.reading.device is not None for waiting in self._waiting)
+        return any(waiting.reading.device is not None for waiting in self.waiting)
 
     @property
     def has_news(self) -> bool:

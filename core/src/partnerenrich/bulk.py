@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
@@ -14,7 +15,7 @@ from partnerenrich.lookup import POLL_SECONDS, Lookup, Question, Reply, lease_af
 from partnerenrich.models import Outcome, Resolution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from partnerenrich.configuration import Integration
     from partnerenrich.erasure import Eraser
@@ -41,6 +42,19 @@ def new_lookup(
     """The lookup that suits the integration's partner. See `Lookup`."""
     kind = BulkLookup if integration.partner.supports("resolve_ids") else Lookup
     return kind(integration, store, daily_budget, eraser)
+
+
+@contextmanager
+def together(lookups: Iterable[Lookup]) -> Iterator[None]:
+    """What is asked inside goes out in as few calls as the partners allow, however long it takes to ask."""
+    held = [lookup for lookup in lookups if isinstance(lookup, BulkLookup)]
+    for lookup in held:
+        lookup.hold()
+    try:
+        yield
+    finally:
+        for lookup in held:
+            lookup.let_go()
 
 
 class Gatherer(Generic[T]):
@@ -106,6 +120,8 @@ class BulkLookup(Lookup):
     ) -> None:
         super().__init__(integration, store, daily_budget, eraser)
         self._unclaimed: list[_Asked] = []
+        self._claims_soon = False
+        self._held = 0
         self._gatherer: Gatherer[_Asked] = Gatherer(integration.limits, lambda asked: self._spawn(self._ask_all(asked)))
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -133,12 +149,26 @@ class BulkLookup(Lookup):
         if flight is None:
             flight = self._flights[name] = self._loop.create_future()
             self._unclaimed.append(_Asked(question, question.lease, wait_until, event_id, flight))
-            if len(self._unclaimed) == 1:
-                self._spawn(self._claim_all())
+            self._claim_soon()
         return flight
+
+    def hold(self) -> None:
+        """Let the links that are asked about from now on wait for more."""
+        self._held += 1
+
+    def let_go(self) -> None:
+        """Take a `hold` back: there are no more."""
+        self._held -= 1
+        self._claim_soon()
+
+    def _claim_soon(self) -> None:
+        if self._unclaimed and not self._held and not self._claims_soon:
+            self._claims_soon = True
+            self._spawn(self._claim_all())
 
     async def _claim_all(self) -> None:
         """See to the links that are ours to ask about; wait for those that another process asks about."""
+        self._claims_soon = False
         asked, self._unclaimed = self._unclaimed, []
         pause = POLL_SECONDS
         while True:

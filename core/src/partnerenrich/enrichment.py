@@ -15,8 +15,9 @@ from partnerenrich import memory, suppression
 from partnerenrich.attachment import WRITTEN
 from partnerenrich.batch import Batch, Device, Reading
 from partnerenrich.budget import daily_budget
-from partnerenrich.bulk import new_lookup
+from partnerenrich.bulk import new_lookup, together
 from partnerenrich.calls import landed, off
+from partnerenrich.desk import Desk
 from partnerenrich.erasure import Eraser, Watch
 from partnerenrich.errors import ConfigError, PartnerError, Problem
 from partnerenrich.events import Event, EventError, at_path, value_of
@@ -88,6 +89,7 @@ class Enricher:
         }
         self._only_org = next(iter(self._orgs)) if len(self._orgs) == 1 else ""
         self._turns = Turns()
+        self._desk = Desk()
         self._devices: dict[str, Device] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -164,17 +166,24 @@ class Enricher:
         """
         deadline = time.monotonic() + self._budget
         keys: list[str] = []
-        readings = [Reading.of(event, self._orgs[event.org], keys) for event in events]
-        suppressed = [self._orgs[slug].suppressed for slug in {event.org for event in events}]
+        readings: list[Reading] = []
+
+        def read(some: Sequence[Event]) -> None:
+            readings.extend(Reading.of(event, self._orgs[event.org], keys) for event in some)
+
+        orgs = [self._orgs[slug] for slug in {event.org for event in events}]
+        suppressed = [org.suppressed for org in orgs]
         batch = Batch(self._store, self._devices, deadline, self._spawn)
         turn = self._turns.take()
         try:
             try:
+                await self._desk.work(events, read)
                 keys += (each.version_key for each in suppressed)
                 records = await self._store.read(keys)
                 await suppression.heed(self._store, suppressed, records[-len(suppressed) :])
                 await turn.comes()
-                batch.plan(readings, records)
+                with together(running.lookup for org in orgs for running in org.running):
+                    await self._desk.work(readings, lambda some: batch.plan(some, records))
                 tasks = batch.tasks
                 if tasks:
                     await off()
@@ -188,12 +197,12 @@ class Enricher:
                 await self._turns.all_over()
                 batch.saved()
                 await landed(tasks, max(0.0, deadline - time.monotonic()))
-            batch.settle()
+            await self._desk.work(batch.waiting, batch.settle)
             if tasks:  # somebody may have been forgotten meanwhile
                 await suppression.hear(self._store, suppressed)
             else:
                 await self._store.flush()
-            batch.attach()
+            await self._desk.work(batch.settled, batch.attach)
         except BaseException:
             await self._store.flush()
             raise
