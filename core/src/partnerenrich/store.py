@@ -116,10 +116,10 @@ nothing where another value stands.
 CLAIMS: Final = Script(
     _IS_FULL
     + """
-local replies = {}
-for i = 1, #KEYS / 2 do
-    local lease, record = KEYS[2 * i - 1], KEYS[2 * i]
-    local granted = full or redis.pcall('SET', lease, ARGV[1], 'NX', 'PX', ARGV[i + 1])
+local replies, count = {}, tonumber(ARGV[1])
+for i = 1, count do
+    local lease, record = KEYS[i], KEYS[#KEYS - count + i]
+    local granted = full or redis.pcall('SET', lease, ARGV[2], 'NX', 'PX', ARGV[3])
     replies[2 * i - 1] = granted
     replies[2 * i] = (full or not granted or lease ~= record) and redis.pcall('GET', record)
 end
@@ -127,7 +127,8 @@ return replies
 """
 )
 """
-Many claims: ``KEYS`` has the lease and the record of each, ``ARGV`` who claims and how long each lasts.
+Many claims: ``KEYS`` has all leases, then all records where these are others; ``ARGV`` how many claims, who claims,
+and how long each lasts.
 
 The replies to both stand side by side. Where lease and record are one, a claim that is granted found nothing there.
 """
@@ -550,7 +551,8 @@ class Store:
     async def _claiming(self, claims: Sequence[Claim]) -> list[Any]:
         """The reply to each lease, and the record."""
         replies: list[Any] = [None] * (2 * len(claims))
-        portions = self._portions([lease for lease, _, _ in claims])
+        kinds = ((lease == record, milliseconds) for lease, milliseconds, record in claims)
+        portions = self._portions([lease for lease, _, _ in claims], kinds)
         runs = [self._claim_arguments([claims[index] for index in portion]) for portion in portions]
         for portion, answer in zip(portions, await self._evaluate(CLAIMS, runs)):
             each = [answer] * (2 * len(portion)) if isinstance(answer, Exception) else answer
@@ -585,22 +587,22 @@ class Store:
         return self._client.pipeline(**({} if self._cluster else {"transaction": False}))
 
     def _claim_arguments(self, claims: Sequence[Claim]) -> list[str | bytes | int]:
-        """What the script is told of these claims."""
-        told: list[str | bytes | int] = [2 * len(claims)]
-        for lease, _, record in claims:
-            told += (lease, record)
-        told.append(self._claim)
-        told += [milliseconds for _, milliseconds, _ in claims]
-        return told
+        """What the script is told of these claims, which are of one kind."""
+        lease, milliseconds, record = claims[0]
+        keys = [lease for lease, _, _ in claims]
+        if lease != record:
+            keys += [record for _, _, record in claims]
+        return [len(keys), *keys, len(claims), self._claim, milliseconds]
 
-    def _portions(self, keys: Sequence[str]) -> list[Sequence[int]]:
-        """Positions of the keys that are seen to together: not too many, and in a cluster of one bucket."""
+    def _portions(self, keys: Sequence[str], kinds: Iterable[object] = ()) -> list[Sequence[int]]:
+        """Positions of keys that are seen to together: not too many, of one kind, and in a cluster of one bucket."""
         together: Iterable[Sequence[int]] = [range(len(keys))]
-        if self._cluster:
-            by_bucket: dict[str, list[int]] = {}
-            for index, key in enumerate(keys):
-                by_bucket.setdefault(_bucket_of(key), []).append(index)
-            together = by_bucket.values()
+        if self._cluster or kinds:
+            alike: dict[object, list[int]] = {}
+            buckets = map(_bucket_of, keys) if self._cluster else ()
+            for index, name in enumerate(itertools.zip_longest(buckets, kinds)):
+                alike.setdefault(name, []).append(index)
+            together = alike.values()
         return [
             portion[start : start + SCRIPT_COMMANDS]
             for portion in together
