@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import traceback
+import weakref
 from email.utils import format_datetime
 from importlib import import_module
 
@@ -767,6 +768,19 @@ class TestConnections:
             await hold(http, server, requests=9, at_once=6)
 
         assert server.most_held == 6
+
+    async def test_a_response_that_was_read_needs_no_garbage_collector(self, server):
+        async with pooled(1) as http:
+            response = weakref.ref(await http.get(f"{server.url}/ok"))
+
+            assert response() is None
+
+    async def test_a_response_that_was_read_can_be_read_again(self, server):
+        async with pooled(1) as http:
+            response = await http.get(f"{server.url}/ok")
+
+            assert (await response.aread(), response.text) == (response.content, response.content.decode())
+            await response.aclose()
 
     async def test_waiting_for_a_connection_has_an_end(self, server):
         """Who waited in vain, or was cancelled meanwhile, holds nothing."""

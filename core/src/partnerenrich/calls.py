@@ -10,7 +10,7 @@ from partnerenrich import http
 from partnerenrich.governor import Governor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Coroutine
+    from collections.abc import Callable, Collection, Coroutine, Iterable
 
     import httpx
 
@@ -27,24 +27,30 @@ async def off() -> None:
 
 
 async def landed(flights: Collection[asyncio.Future[R]], seconds: float | None = None) -> None:
-    """
-    Wait until all have come to their end, no longer than so many seconds if any are given.
+    """Wait until all have come to their end, no longer than so many seconds if any are given."""
+    landing = _Landing(flights)
+    landing.wait_for_next()
+    await asyncio.wait({landing.over}, timeout=seconds)
 
-    One is waited for at a time: thousands that end together wake nobody but once. `asyncio.wait` asks each to.
-    """
-    rest = iter(flights)
-    all_landed = asyncio.get_running_loop().create_future()
 
-    def wait_for_next(_: asyncio.Future[R] | None = None) -> None:
-        for flight in rest:
+class _Landing:
+    """
+    Waits for one flight at a time: thousands that end together wake nobody but once. `asyncio.wait` asks each to.
+
+    A function inside of another could do it, but would hold itself, which only the garbage collector mends.
+    """
+
+    def __init__(self, flights: Iterable[asyncio.Future[Any]]) -> None:
+        self._rest = iter(flights)
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wait_for_next(self, _: asyncio.Future[Any] | None = None) -> None:
+        for flight in self._rest:
             if not flight.done():
-                flight.add_done_callback(wait_for_next)
+                flight.add_done_callback(self.wait_for_next)
                 return
-        if not all_landed.done():
-            all_landed.set_result(None)
-
-    wait_for_next()
-    await asyncio.wait({all_landed}, timeout=seconds)
+        if not self.over.done():
+            self.over.set_result(None)
 
 
 class PartnerCalls(Generic[R]):

@@ -85,6 +85,15 @@ class _NoCookies(httpx.Cookies):
 
 
 class _Client(httpx.AsyncClient):
+    """Keeps no cookies, and leaves no work for the garbage collector."""
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """See `httpx.AsyncClient.send`."""
+        response = await super().send(request, **options)
+        if response.is_closed:  # httpx leaves a stream there that holds the response, as the response does the stream
+            response.stream = _READ
+        return response
+
     @property
     def cookies(self) -> httpx.Cookies:
         return _NoCookies()
@@ -92,6 +101,9 @@ class _Client(httpx.AsyncClient):
     @cookies.setter
     def cookies(self, _: object) -> None:
         raise AttributeError("this client keeps no cookies; put a Cookie header into the request")
+
+
+_READ = httpx.ByteStream(b"")
 
 
 def hosts_of(config: Any) -> frozenset[str]:

@@ -332,7 +332,7 @@ class Store:
         values: asyncio.Future[Sequence[bytes | None]] = asyncio.get_running_loop().create_future()
         self._reads.append((keys, values))
         if len(self._reads) == 1:
-            asyncio.get_running_loop().call_soon(self._spawn, self._read_gathered)
+            self._spawn(self._read_gathered)
         return await values
 
     async def _read_gathered(self) -> None:
@@ -444,7 +444,7 @@ class Store:
         self._claims.append((claim, claimed))
         if not self._grants:
             self._grants = True
-            asyncio.get_running_loop().call_soon(self._spawn, self._grant)
+            self._spawn(self._grant)
         return await claimed
 
     async def leases(self, claims: Sequence[Claim]) -> list[Claimed]:
