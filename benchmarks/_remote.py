@@ -84,11 +84,10 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        head, complete, body = self._received.partition(b"\r\n\r\n")
-        if not complete or len(body) < _length(head):
+        if not is_complete(self._received):
             return
-        self._received = b""
-        if head.startswith(b"GET /calls "):
+        request, self._received = self._received, b""
+        if request.startswith(b"GET /calls "):
             self._answer(str(_Connection.calls).encode())
         else:
             _Connection.calls += 1
@@ -99,9 +98,11 @@ class _Connection(asyncio.Protocol):
         self._transport.write(head + body)
 
 
-def _length(head: bytes) -> int:
-    _, _, rest = head.lower().partition(b"\r\ncontent-length:")
-    return int(rest.partition(b"\r\n")[0] or 0)
+def is_complete(message: bytes) -> bool:
+    """Whether head and body of a message of HTTP are there."""
+    head, has_ended, body = message.partition(b"\r\n\r\n")
+    _, _, length = head.lower().partition(b"\r\ncontent-length:")
+    return bool(has_ended) and len(body) >= int(length.partition(b"\r\n")[0] or 0)
 
 
 async def _main(latency: float) -> None:

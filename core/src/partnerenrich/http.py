@@ -18,9 +18,10 @@ import io
 import ipaddress
 import logging
 import socket
+import time
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -34,7 +35,7 @@ from partnerenrich.errors import AuthError, BadResponse, PartnerError, RateLimit
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Collection, Iterator
+    from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 
     from partnerenrich.models import Limits
 
@@ -69,7 +70,7 @@ def open_client(
     """
     network = transport or AiohttpTransport(limits.concurrency, GuardedResolver(allowed_hosts))
     return _Client(
-        transport=CappedTransport(network, limits.response_bytes),
+        CappedTransport(network, limits.response_bytes),
         timeout=limits.timeout,
         headers={"User-Agent": f"partnerenrich/{_version()}", "Accept-Encoding": "identity"},
         follow_redirects=False,
@@ -85,14 +86,38 @@ class _NoCookies(httpx.Cookies):
 
 
 class _Client(httpx.AsyncClient):
-    """Keeps no cookies, and leaves no work for the garbage collector."""
+    """
+    Keeps no cookies, and hands a plain request straight to the network.
+
+    On its usual way httpx looks for credentials, redirects, cookies and hooks, which is a third of its work, and ties
+    the response and its stream together, which only the garbage collector mends.
+    """
+
+    def __init__(self, network: httpx.AsyncBaseTransport, **options: Any) -> None:
+        super().__init__(transport=network, **options)
+        self._network = network
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """See `httpx.AsyncClient.send`."""
-        response = await super().send(request, **options)
-        if response.is_closed:  # httpx leaves a stream there that holds the response, as the response does the stream
-            response.stream = _READ
+        if not self._is_plain(request, options):
+            return await super().send(request, **options)
+        started = time.perf_counter()
+        try:
+            response = await self._network.handle_async_request(request)
+            response.request = request
+            try:
+                await response.aread()
+            finally:
+                await response.aclose()
+        except httpx.RequestError as error:
+            error.request = request
+            raise
+        response.elapsed = timedelta(seconds=time.perf_counter() - started)
         return response
+
+    def _is_plain(self, request: httpx.Request, options: Mapping[str, Any]) -> bool:
+        asks_for_more = any(value not in _NOTHING_SPECIAL for value in options.values())
+        return not (asks_for_more or self.auth or request.url.userinfo or any(self.event_hooks.values()))
 
     @property
     def cookies(self) -> httpx.Cookies:
@@ -103,7 +128,7 @@ class _Client(httpx.AsyncClient):
         raise AttributeError("this client keeps no cookies; put a Cookie header into the request")
 
 
-_READ = httpx.ByteStream(b"")
+_NOTHING_SPECIAL = (False, httpx.USE_CLIENT_DEFAULT)
 
 
 def hosts_of(config: Any) -> frozenset[str]:
