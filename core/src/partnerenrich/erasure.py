@@ -166,16 +166,8 @@ class Eraser:
             canonical_id: Of the device, safe in a key.
             seconds: How long the device is remembered.
         """
-        now = int(time.time())
-        commands: list[Command] = []
-        for fingerprint in fingerprints:
-            key = self._index(fingerprint)
-            commands += [
-                ("ZADD", key, now, canonical_id),
-                ("ZREMRANGEBYRANK", key, 0, -DEVICES - 1),
-                ("EXPIRE", key, seconds + SLACK_SECONDS),
-            ]
-        return commands
+        now, kept = int(time.time()), seconds + SLACK_SECONDS
+        return [("NOTE", self._index(each), now, canonical_id, DEVICES, kept) for each in fingerprints]
 
     async def forget(self, fingerprints: Collection[str] = (), canonical_ids: Collection[str] = ()) -> Erased:
         """

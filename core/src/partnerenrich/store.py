@@ -85,20 +85,29 @@ nothing into a key, which is refused when Redis is full and else does nothing.
 COMMANDS: Final = Script(
     _IS_FULL
     + """
-local takes_memory = {SET = true, HSET = true, HSETNX = true, ZADD = true, INCR = true}
-local instead_of = {RELEASE = 'UNLINK', PROLONG = 'PEXPIRE'}
+local takes_memory = {SET = true, HSET = true, HSETNX = true, NOTE = true, INCR = true}
+local ours = {}
+function ours.RELEASE(key, claim)
+    return redis.pcall('GET', key) == claim and redis.pcall('UNLINK', key) or 0
+end
+function ours.PROLONG(key, claim, milliseconds)
+    return redis.pcall('GET', key) == claim and redis.pcall('PEXPIRE', key, milliseconds) or 0
+end
+function ours.NOTE(key, score, member, most, seconds)
+    local added = redis.pcall('ZADD', key, score, member)
+    redis.pcall('ZREMRANGEBYRANK', key, 0, -1 - most)
+    redis.pcall('EXPIRE', key, seconds)
+    return added
+end
 local replies, at = {}, 1
 for i, key in ipairs(KEYS) do
     local name, first, last = ARGV[at + 1], at + 2, at + ARGV[at]
-    local on_lease = instead_of[name]
     if full and takes_memory[name] then
         replies[i] = full
-    elseif not on_lease then
-        replies[i] = redis.pcall(name, key, unpack(ARGV, first, last))
-    elseif redis.pcall('GET', key) == ARGV[first] then
-        replies[i] = redis.pcall(on_lease, key, unpack(ARGV, first + 1, last))
+    elseif ours[name] then
+        replies[i] = ours[name](key, unpack(ARGV, first, last))
     else
-        replies[i] = 0
+        replies[i] = redis.pcall(name, key, unpack(ARGV, first, last))
     end
     at = last + 1
 end
@@ -109,8 +118,9 @@ return replies
 Many commands in one: each runs by itself, and has its own reply or error.
 
 ``KEYS`` has the key of each command; ``ARGV``, for each command, how many words follow, its name and its
-arguments after the key. Two more commands, ``RELEASE key claim`` and ``PROLONG key claim milliseconds``, do
-nothing where another value stands.
+arguments after the key. Three commands are ours: ``RELEASE key claim`` and ``PROLONG key claim milliseconds`` do
+nothing where another value stands; ``NOTE key score member most seconds`` adds to a sorted set, of which no more
+than the greatest are kept, for so long.
 """
 
 CLAIMS: Final = Script(
