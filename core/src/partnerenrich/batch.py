@@ -226,13 +226,13 @@ class Batch:
         self._remembered: set[str] = set()
         self._followed: set[tuple[asyncio.Future[Reply], str]] = set()
 
-    def plan(self, readings: Sequence[Reading], records: Records) -> None:
+    def plan(self, records: Records, readings: Sequence[Reading]) -> None:
         """
         Decide what every event needs; attach at once when memory holds it all.
 
         Args:
-            readings: The events, or the next of them, those of one device in their order.
             records: One for each key of the batch.
+            readings: The events, or the next of them, those of one device in their order.
         """
         self._now = time.time()
         self._blind = self._blind or self._store.down

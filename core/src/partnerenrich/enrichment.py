@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
@@ -168,22 +169,19 @@ class Enricher:
         keys: list[str] = []
         readings: list[Reading] = []
 
-        def read(some: Sequence[Event]) -> None:
-            readings.extend(Reading.of(event, self._orgs[event.org], keys) for event in some)
-
         orgs = [self._orgs[slug] for slug in {event.org for event in events}]
         suppressed = [org.suppressed for org in orgs]
         batch = Batch(self._store, self._devices, deadline, self._spawn)
         turn = self._turns.take()
         try:
             try:
-                await self._desk.work(events, read)
+                await self._desk.work(events, partial(self._read, readings, keys))
                 keys += (each.version_key for each in suppressed)
                 records = await self._store.read(keys)
                 await suppression.heed(self._store, suppressed, records[-len(suppressed) :])
                 await turn.comes()
                 with together(running.lookup for org in orgs for running in org.running):
-                    await self._desk.work(readings, lambda some: batch.plan(some, records))
+                    await self._desk.work(readings, partial(batch.plan, records))
                 tasks = batch.tasks
                 if tasks:
                     await off()
@@ -213,6 +211,10 @@ class Enricher:
                 await self._turns.all_over()
                 batch.release()
         self.statistics.events += len(events)
+
+    def _read(self, readings: list[Reading], keys: list[str], events: Sequence[Event]) -> None:
+        orgs = self._orgs
+        readings += [Reading.of(event, orgs[event.org], keys) for event in events]
 
     async def enrich(self, events: Sequence[AnyEvent], *, org: str | None = None) -> list[AnyEvent]:
         """
