@@ -338,6 +338,25 @@ async def test_an_answer_that_comes_late_does_not_bring_back_who_was_forgotten(
         assert "ann" not in await remembered()
 
 
+@pytest.mark.parametrize("device", [{}, {"anonymousId": None}], ids=["on a device", "without a device"])
+async def test_a_refresh_in_the_background_does_not_bring_back_who_was_forgotten(
+    open_enricher, resolver, forget, remembered, grow_old, monkeypatch, device
+):
+    monkeypatch.setattr("partnerenrich.erasure.PAUSE_SECONDS", 0.05)
+    partner = resolver()
+    event = identify("ann") | device
+    async with open_enricher(toy=partner) as enricher:
+        await enricher.enrich([event])
+        await asyncio.sleep(0.2)  # nothing is looked after any more
+        await grow_old(750)
+        partner.latency = 0.2
+        assert await told(enricher, event) == ["hit ann"]
+        await forget("email", "ann@example.test")
+        await asyncio.sleep(0.5)
+        assert len(partner.calls) == 2
+        assert "ann@" not in await remembered()
+
+
 async def test_an_event_that_waits_while_its_person_is_forgotten_gets_nothing(open_enricher, resolver, forget, served):
     async with open_enricher(toy=resolver(latency=0.3), config=TRUSTED, integration=SHOWN) as enricher:
         waiting = asyncio.create_task(told(enricher, identify("ann")))

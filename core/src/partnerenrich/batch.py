@@ -217,6 +217,7 @@ class Batch:
         self.waiting: list[Waiting] = []
         self.settled: list[Settled] = []
         self._now = time.time()
+        self._asks = False
         self._blind = False
         self._heeds = False
         self._hit: Counter[RunningOrg] = Counter()
@@ -326,7 +327,7 @@ class Batch:
     @property
     def has_written(self) -> bool:
         """Whether anything is remembered that was not, or will be when a lookup ends."""
-        return bool(self._held or self._remembered or self.waiting)
+        return bool(self._held or self._remembered or self._asks or self.waiting)
 
     @property
     def has_seen_somebody(self) -> bool:
@@ -479,6 +480,7 @@ class Batch:
             return None
         running = reading.org.running[index]
         if verdict in _DUE and not reading.persons and running.integration.partner.supports("fetch_attributes"):
+            self._asks = True
             task = running.lookup.refetch(reading.visitor_key(index), visitor, self._deadline)
             if verdict is not Verdict.REFRESH:
                 return Pending(task, stale=visitor)
@@ -553,6 +555,7 @@ class Batch:
                 questions.append(Question(key, link, answer, is_new, stamp, person))
         if not questions:
             return None
+        self._asks = True
         visitor = None
         if running.lookup.wants_visitor:
             visitor = reader.visitor(reading.event, tuple(question.link for question in questions))
