@@ -168,7 +168,6 @@ class Enricher:
         deadline = time.monotonic() + self._budget
         keys: list[str] = []
         readings: list[Reading] = []
-
         orgs = [self._orgs[slug] for slug in {event.org for event in events}]
         suppressed = [org.suppressed for org in orgs]
         batch = Batch(self._store, self._devices, deadline, self._spawn)
