@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 
 import attrs
 import fakeredis
-import msgspec
 import pytest
 
 from partnerenrich import (
@@ -30,7 +29,7 @@ from partnerenrich import (
 )
 from partnerenrich.configuration import load_mapping
 from partnerenrich.enrichment import Enricher
-from partnerenrich.memory import Answer, encode
+from partnerenrich.memory import pack, unpack_answer
 from partnerenrich.plugins import PluginSource
 
 KEY = base64.b64encode(b"k" * 32).decode()
@@ -190,13 +189,13 @@ def _grow_old(redis):
                 and not {b"~who", b"~suppressed"} & set(key.split(b":"))
                 and not key.endswith(b"~lease")
             ):
-                record = msgspec.json.decode(await redis.get(key), type=Answer)
+                record = unpack_answer(await redis.get(key))
                 times = ("at", "refresh_at", "fresh_until", "usable_until", "resolved_until", "damped_until")
                 for name in times:
                     setattr(record, name, getattr(record, name) - seconds)
                 if record.expires_at is not None:
                     record.expires_at -= seconds
-                await redis.set(key, encode(record), keepttl=True)
+                await redis.set(key, pack(record), keepttl=True)
 
     return grow_old
 

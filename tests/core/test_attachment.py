@@ -16,7 +16,7 @@ NOW = 1000.0
 
 
 def answer(resolution=None, attributes=None):
-    raw = memory.NULL if attributes is None else memory.encode(attributes)
+    raw = b"" if attributes is None else memory.encode(attributes)
     return memory.found("1", "email", resolution or Resolution("p-1"), raw, TTL(), NOW)
 
 

@@ -13,7 +13,7 @@ KEY = "partnerenrich:browser_attrs:acme:0c2d9c1e-6a4f-4a7e-9b0a-1f2e3d4c5b6a"
 
 
 def answer(stamp, attributes, now=1000.0):
-    raw = memory.NULL if attributes is None else msgspec.Raw(memory.encode(attributes))
+    raw = b"" if attributes is None else memory.encode(attributes)
     made = memory.found("1", "email", Resolution("p-1"), raw, TTL(), now)
     made.stamp = stamp
     return made

@@ -95,7 +95,7 @@ def _remembered(redis):
             kind = await redis.type(key)
             values += [await redis.get(key)] if kind == b"string" else []
             values += (await redis.hgetall(key)).values() if kind == b"hash" else []
-        return b"\n".join(values).decode()
+        return b"\n".join(values).decode(errors="replace")
 
     return remembered
 

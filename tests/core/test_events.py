@@ -134,8 +134,8 @@ def test_a_claim_whose_name_is_written_with_escapes_is_replaced():
 
 def test_white_space_and_the_order_of_members_survive():
     line = '{ "b" : 1.10,  "context":{"z": [1,  2]} , "a":{ } }'
-    assert attached(line).decode().startswith('{ "b" : 1.10,  "context":{"z": [1,  2],"vendor_ids"')
-    assert attached(line).endswith(b'} , "a":{ } }')
+    assert attached(line).decode().startswith('{ "b" : 1.10,  "context":{"vendor_ids"')
+    assert attached(line).endswith(b',"z": [1,  2]} , "a":{ } }')
 
 
 @pytest.mark.parametrize(

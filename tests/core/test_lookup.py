@@ -226,7 +226,7 @@ async def test_an_id_that_the_partner_has_dropped_is_resolved_anew(desk, fetcher
     known = (await here.ask(here.question("pat"))).answer
     partner.answers |= {"id-pat": UnknownPartnerId("merged"), "pat": Resolution("id-merged")}
     reply = await here.ask(here.question("pat", known))
-    assert (reply.outcome, bytes(reply.answer.partner_id)) == (Outcome.FRESH, b'"id-merged"')
+    assert (reply.outcome, reply.answer.partner_id) == (Outcome.FRESH, b'"id-merged"')
 
 
 @pytest.mark.parametrize("failure", [Unavailable("down"), BadResponse("nonsense"), UnknownPartnerId("dropped at once")])
@@ -236,7 +236,7 @@ async def test_an_id_survives_the_failure_of_its_attributes(desk, fetcher, failu
     here = await desk(partner)
     reply = await here.ask(here.question("pat"))
     assert (reply.outcome, reply.step) == (Outcome.ERROR, "attributes")
-    assert (bytes(reply.answer.partner_id), reply.answer.attributes) == (b'"id-pat"', memory.NULL)
+    assert (reply.answer.partner_id, reply.answer.attributes) == (b'"id-pat"', b"")
     assert judge(await here.record("pat"), time.time() + 31) is Verdict.EXPIRED
 
 
@@ -268,7 +268,7 @@ async def test_old_attributes_of_another_id_do_not(desk, fetcher):
     known = expired((await here.ask(here.question("pat"))).answer)
     partner.answers |= {"pat": Resolution("id-other"), "id-other": Unavailable("down")}
     reply = await here.ask(here.question("pat", known))
-    assert (reply.outcome, reply.answer.attributes) == (Outcome.ERROR, memory.NULL)
+    assert (reply.outcome, reply.answer.attributes) == (Outcome.ERROR, b"")
 
 
 # Nonsense
@@ -319,7 +319,7 @@ async def test_attributes_that_cannot_be_kept_cost_the_attributes_alone(desk, re
     here = await desk(partner)
     reply = await here.ask(here.question("pat"))
     assert (reply.outcome, reply.step) == (Outcome.ERROR, "attributes")
-    assert (bytes(reply.answer.partner_id), reply.answer.attributes) == (b'"id-pat"', memory.NULL)
+    assert (reply.answer.partner_id, reply.answer.attributes) == (b'"id-pat"', b"")
 
 
 async def test_attributes_of_16_kilobytes_pass(desk, resolver):
@@ -362,7 +362,7 @@ async def test_what_is_known_serves_as_stale_when_our_own_limits_hold_the_call_b
 async def test_attributes_that_our_own_limits_hold_back_are_limited_at_that_step(desk, fetcher):
     here = await desk(fetcher(), limits={"attempts": 1, "calls_per_day": 1})
     reply = await here.ask(here.question("pat"))
-    assert (reply.outcome, reply.step, bytes(reply.answer.partner_id)) == (Outcome.LIMITED, "attributes", b'"id-pat"')
+    assert (reply.outcome, reply.step, reply.answer.partner_id) == (Outcome.LIMITED, "attributes", b'"id-pat"')
 
 
 async def test_a_refused_credential_opens_the_breaker_at_once(desk, resolver):
@@ -460,7 +460,7 @@ async def test_what_other_settings_left_in_the_place_of_a_record_is_no_claim(des
     partner = resolver()
     here = await desk(partner)
     answer = memory.nothing("another", "email", "absent", here.running.integration.ttl, time.time())
-    await here.redis.set(here.key("pat"), memory.encode(answer))
+    await here.redis.set(here.key("pat"), memory.pack(answer))
     started = time.perf_counter()
     assert (await here.ask(here.question("pat"))).outcome is Outcome.FRESH
     assert time.perf_counter() - started < 0.5
@@ -474,7 +474,7 @@ async def test_who_waits_and_finds_what_other_settings_left_claims_beside_it(des
     await desks[0].redis.set(key, CLAIM + b"another")
     asking = [asyncio.create_task(one.ask(one.question("pat"), seconds=2)) for one in desks]
     await asyncio.sleep(0.05)
-    await desks[0].redis.set(key, memory.encode(answer))
+    await desks[0].redis.set(key, memory.pack(answer))
     assert {(await one).outcome for one in asking} <= {Outcome.FRESH, Outcome.HIT}
     assert len(partner.calls) == 1
 
@@ -486,7 +486,7 @@ async def test_a_claim_that_ends_without_an_answer_takes_nobody_elses_away(desk,
     asking = asyncio.create_task(here.ask(here.question("pat")))
     await asyncio.sleep(0.02)
     answer = memory.nothing(here.version, "email", "opted_out", here.running.integration.ttl, time.time())
-    await here.redis.set(here.key("pat"), memory.encode(answer))
+    await here.redis.set(here.key("pat"), memory.pack(answer))
     await asking
     assert (await here.record("pat")).state == "opted_out"
 
@@ -512,9 +512,7 @@ async def test_a_new_fetch_for_one_person_is_not_shared_with_the_next_person_on_
     here = await desk(partner)
     ttl, now = here.running.integration.ttl, time.time()
     key = "{b1}:toy:acme:device"
-    pat, kim = (
-        memory.found(here.version, "email", Resolution(f"id-{name}"), memory.NULL, ttl, now) for name in ("pat", "kim")
-    )
+    pat, kim = (memory.found(here.version, "email", Resolution(f"id-{name}"), b"", ttl, now) for name in ("pat", "kim"))
     pat.stamp, kim.stamp = "s1", "s2"
     until = time.monotonic() + 1
     replies = await asyncio.gather(here.lookup.refetch(key, pat, until), here.lookup.refetch(key, kim, until))
@@ -526,12 +524,10 @@ async def test_a_new_fetch_does_not_take_what_another_process_wrote_for_the_next
     here = await desk(partner)
     ttl, now = here.running.integration.ttl, time.time()
     key = "{b1}:toy:acme:device"
-    pat, kim = (
-        memory.found(here.version, "email", Resolution(f"id-{name}"), memory.NULL, ttl, now) for name in ("pat", "kim")
-    )
+    pat, kim = (memory.found(here.version, "email", Resolution(f"id-{name}"), b"", ttl, now) for name in ("pat", "kim"))
     pat.stamp, kim.stamp, kim.at = "s1", "s2", now + 5
     await here.redis.set(memory.lease_key(f"{key}:s1"), 1, px=100)
-    await here.redis.set(key, memory.encode(kim))
+    await here.redis.set(key, memory.pack(kim))
     reply = await here.lookup.refetch(key, pat, time.monotonic() + 1)
     assert bytes(reply.answer.attributes) == b'{"name":"pat"}'
 

@@ -4,6 +4,7 @@ import json
 import time
 
 import attrs
+import msgspec
 import pytest
 
 from partnerenrich import Resolution, memory
@@ -110,8 +111,7 @@ async def test_an_extract_that_has_expired_is_not_shown(browser, toy, redis, cop
     toy.answers[PAT] = found(Tier=2)
     await browser.identify(PAT)
     who = (await redis.hget(copy_key(), "who")).decode()
-    late = Extract(who, time.time() - 1, memory.NULL)
-    late.attributes = memory.msgspec.Raw(b'{"Tier":2}')
+    late = Extract(who, time.time() - 1, msgspec.Raw(b'{"Tier":2}'))
     await redis.hset(copy_key(), "p:toy", memory.encode(late))
 
     assert await browser.profile() == {}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET
 
 from partnerenrich.events import object_of
-from partnerenrich.memory import NULL
 from partnerenrich.models import Outcome
 
 if TYPE_CHECKING:
@@ -21,13 +20,15 @@ if TYPE_CHECKING:
 VENDOR_IDS, PARTNER_ATTRS, ENRICHMENT = WRITTEN = ("vendor_ids", "partner_attrs", "enrichment")
 """The members of an event's context that are ours to write."""
 
-Has = tuple[bool, bool]
-"""Whether there is an id of a partner, and whether there are attributes."""
-Values = tuple["Sequence[bytes]", "Sequence[bytes]", "Sequence[bytes]"]
-"""Ids and attributes, of the partners that have some, and the outcome of each partner, as JSON."""
-_BOTH: Final[Has] = (True, True)
-_ID_ALONE: Final[Has] = (True, False)
-_NEITHER: Final[Has] = (False, False)
+Told = tuple[Outcome, "str | None", str, bool, bool, bool, bool]
+"""
+Of one partner: outcome, source and step of its reply; whether there are an id of the visitor, attributes, a latency
+and an id before this one.
+"""
+Values = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]
+"""Ids and attributes as JSON, of the partners that have some. And of each partner what it has of these, in this order:
+the latency in milliseconds, the id before as JSON, the age of the answer in milliseconds."""
+_HIT: Final = Outcome.HIT
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,9 +46,8 @@ class Attacher:
 
     def __init__(self, providers: Sequence[str]) -> None:
         self._providers = frozenset(providers)
-        self._names = [f'"{provider}":'.encode() for provider in providers]
-        self._members: dict[tuple[Has, ...], bytes] = {}
-        self._starts: dict[tuple[str, str | None, str], bytes] = {}
+        self._names = [b'"%b":' % provider.encode() for provider in providers]
+        self._members: dict[tuple[Told, ...], bytes] = {}
 
     def attach(self, event: Event, replies: Sequence[Reply], now: float) -> None:
         """
@@ -58,58 +58,65 @@ class Attacher:
             replies: In the order of the partners.
             now: Unix time in seconds.
         """
-        has: list[Has] = []
-        ids, attributes, enrichment = [], [], []
+        told: tuple[Told, ...] = ()
+        ids: tuple[Any, ...] = ()
+        attributes: tuple[Any, ...] = ()
+        details: tuple[Any, ...] = ()
         for reply in replies:
-            answer = reply.answer
-            if answer is None or answer.state != "found" or now >= answer.usable_until:
-                has.append(_NEITHER)
-            elif answer.attributes == NULL:
-                has.append(_ID_ALONE)
-                ids.append(answer.partner_id)
-            else:
-                has.append(_BOTH)
-                ids.append(answer.partner_id)
-                attributes.append(answer.attributes)
-            enrichment.append(self._described(reply, now))
-        self._write(event, tuple(has), (ids, attributes, enrichment))
+            answer, latency = reply.answer, reply.latency
+            source = None
+            has_id = has_attributes = has_previous = False
+            if latency is not None:
+                details += (latency * 1000 + 0.5,)
+            if answer is not None:
+                source = answer.source
+                if answer.state == "found" and now < answer.usable_until:
+                    has_id = True
+                    ids += (answer.partner_id,)
+                    if answer.attributes:
+                        has_attributes = True
+                        attributes += (answer.attributes,)
+                    if answer.previous_id:
+                        has_previous = True
+                        details += (answer.previous_id,)
+                age = now - answer.at
+                details += (age * 1000 if age > 0 else 0,)
+            told += ((reply.outcome, source, reply.step, has_id, has_attributes, latency is not None, has_previous),)
+        self._write(event, told, (ids, attributes, details))
 
     def attach_hits(self, event: Event, answers: Sequence[Answer], now: float) -> None:
         """The same for hits alone, which is what most events are: one current answer of each partner."""
-        has: list[Has] = []
-        ids, attributes, enrichment = [], [], []
+        told: tuple[Told, ...] = ()
+        ids: tuple[Any, ...] = ()
+        attributes: tuple[Any, ...] = ()
+        details: tuple[Any, ...] = ()
         for answer in answers:
-            ids.append(answer.partner_id)
-            if answer.attributes != NULL:
-                attributes.append(answer.attributes)
-                has.append(_BOTH)
-            else:
-                has.append(_ID_ALONE)
-            start = self._start(Outcome.HIT, answer.source, "")
-            if answer.previous_id != NULL:
-                start += b',"previous_id":' + answer.previous_id
+            ids += (answer.partner_id,)
+            if answer.attributes:
+                attributes += (answer.attributes,)
+            if answer.previous_id:
+                details += (answer.previous_id,)
             age = now - answer.at
-            enrichment.append(b'%b,"age_ms":%d}' % (start, age * 1000 if age > 0 else 0))
-        self._write(event, tuple(has), (ids, attributes, enrichment))
+            details += (age * 1000 if age > 0 else 0,)
+            told += ((_HIT, answer.source, "", True, answer.attributes != b"", False, answer.previous_id != b""),)
+        self._write(event, told, (ids, attributes, details))
 
-    def _write(self, event: Event, has: tuple[Has, ...], values: Values) -> None:
-        """Write ids and attributes of those partners who have some, and the outcome of each."""
-        head = event.context_head
-        if head is None or not has:
+    def _write(self, event: Event, told: tuple[Told, ...], values: Values) -> None:
+        context = event.head.context
+        if context is None or not told:
             return
-        if head.vendor_ids is UNSET and head.partner_attrs is UNSET and head.enrichment is UNSET:
-            members = self._members.get(has) or self._members_for(has)
-            ids, attributes, enrichment = values
-            event.extend_context(members % (*ids, *attributes, *enrichment))
+        if context.vendor_ids is UNSET and context.partner_attrs is UNSET and context.enrichment is UNSET:
+            ids, attributes, details = values
+            event.extend_context((self._members.get(told) or self._members_for(told)) % (ids + attributes + details))
         else:
-            self._merge(event, has, values)
+            self._merge(event, told, values)
 
-    def _merge(self, event: Event, has: tuple[Has, ...], values: Values) -> None:
+    def _merge(self, event: Event, told: tuple[Told, ...], values: Values) -> None:
         """Write members beside those that are not ours."""
         context = event.context
         assert context is not None
-        for name, template, of_partners in zip(WRITTEN, self._templates(has), values):
-            members = [template % tuple(of_partners)] if of_partners else []
+        for name, template, of_partners in zip(WRITTEN, self._templates(told), values):
+            members = [template % of_partners] if template else []
             if name in context:
                 theirs = (object_of(context[name]) or {}).items()
                 members += [_encode(key) + b":" + value for key, value in theirs if key not in self._providers]
@@ -118,39 +125,27 @@ class Attacher:
             context[name] = msgspec.Raw(b"{%b}" % b",".join(members))
         event.replace_context(_encode(context))
 
-    def _members_for(self, has: tuple[Has, ...]) -> bytes:
+    def _members_for(self, told: tuple[Told, ...]) -> bytes:
         """What is written where nothing of it is there, with a place for each value."""
-        pairs = zip(WRITTEN, self._templates(has))
-        members = b"".join(b',"%b":{%b}' % (name.encode(), template) for name, template in pairs if template)
-        self._members[has] = members
+        pairs = zip(WRITTEN, self._templates(told))
+        members = b"".join(b'"%b":{%b},' % (name.encode(), template) for name, template in pairs if template)
+        self._members[told] = members
         return members
 
-    def _templates(self, has: tuple[Has, ...]) -> tuple[bytes, bytes, bytes]:
+    def _templates(self, told: tuple[Told, ...]) -> tuple[bytes, bytes, bytes]:
         """Ids, attributes and outcomes, with a place for each value."""
-        ids = [name for name, (has_id, _) in zip(self._names, has) if has_id]
-        attributes = [name for name, (_, has_some) in zip(self._names, has) if has_some]
-        return _places(ids), _places(attributes), _places(self._names)
-
-    def _described(self, reply: Reply, now: float) -> bytes:
-        """What became of a lookup; and beside the id, the one before it while that is valid."""
-        answer = reply.answer
-        start = self._start(reply.outcome, None if answer is None else answer.source, reply.step)
-        if reply.latency is not None:
-            start += b',"latency_ms":%d' % round(reply.latency * 1000)
-        if answer is None:
-            return start + b"}"
-        if answer.previous_id != NULL and now < answer.usable_until:
-            start += b',"previous_id":' + answer.previous_id
-        return start + b',"age_ms":%d}' % max(0, (now - answer.at) * 1000)
-
-    def _start(self, outcome: Outcome, source: str | None, step: str) -> bytes:
-        key = (outcome, source, step)
-        start = self._starts.get(key)
-        if start is None:
-            parts = {"outcome": outcome, "link": source, "step": step}
-            start = self._starts[key] = _encode({name: text for name, text in parts.items() if text})[:-1]
-        return start
+        ids = [name + b"%b" for name, (_, _, _, has_id, _, _, _) in zip(self._names, told) if has_id]
+        attributes = [name + b"%b" for name, (_, _, _, _, has_some, _, _) in zip(self._names, told) if has_some]
+        outcomes = [name + _described(each) for name, each in zip(self._names, told)]
+        return b",".join(ids), b",".join(attributes), b",".join(outcomes)
 
 
-def _places(names: Sequence[bytes]) -> bytes:
-    return b",".join(name + b"%b" for name in names)
+def _described(told: Told) -> bytes:
+    """What became of a lookup, with a place for each value."""
+    outcome, source, step, _, _, has_latency, has_previous = told
+    parts = {"outcome": outcome, "link": source, "step": step}
+    start = _encode({name: text for name, text in parts.items() if text})[:-1].replace(b"%", b"%%")
+    latency = b',"latency_ms":%d' if has_latency else b""
+    previous = b',"previous_id":%b' if has_previous else b""
+    age = b"" if source is None else b',"age_ms":%d'
+    return b"%b%b%b%b}" % (start, latency, previous, age)

@@ -220,7 +220,6 @@ class Batch:
         self._asks = False
         self._blind = False
         self._heeds = False
-        self._hit: Counter[RunningOrg] = Counter()
         self._held: list[str] = []
         self._changed: list[Device] = []
         self._copies: list[tuple[Reading, int, Who, list[Command]]] = []
@@ -238,12 +237,18 @@ class Batch:
         self._now = time.time()
         self._blind = self._blind or self._store.down
         self._heeds = _anybody_suppressed(reading.org for reading in readings)
+        hit = []
         for reading in readings:
-            self._plan(reading, records)
-        for org, events in self._hit.items():
+            answers = self._hits(reading, records)
+            if answers is None:
+                self._plan(reading, records)
+            else:
+                org = reading.org
+                org.attacher.attach_hits(reading.event, answers, self._now)
+                hit.append(org)
+        for org, events in Counter(hit).items():
             for running in org.running:
                 running.numbers.outcomes[Outcome.HIT] += events
-        self._hit.clear()
 
     def _plan(self, reading: Reading, records: Records) -> None:
         if self._heeds and reading.org.suppressed.holds_device(reading.known.canonical_id):
@@ -253,11 +258,6 @@ class Batch:
         who = self._see(reading, records)
         if self._heeds and _is_suppressed(reading, who):
             self._refuse(reading, records, who)
-            return
-        hits = self._hits(reading, records, who)
-        if hits is not None:
-            self._hit[reading.org] += 1
-            reading.org.attacher.attach_hits(reading.event, hits, self._now)
             return
         device = None if reading.device is None else self._devices.get(reading.device)
         replies: list[Reply | Pending] = []
@@ -357,9 +357,13 @@ class Batch:
             self._let_go(name)
         self._held.clear()
 
-    def _hits(self, reading: Reading, records: Records, who: Who) -> list[Answer] | None:
+    def _hits(self, reading: Reading, records: Records) -> list[Answer] | None:  # noqa: PLR0911 - as many reasons
         """The current answer of every partner where memory holds them all and nothing is to be written; else None."""
         if reading.device is None or reading.device in self._devices or reading.vouched or self._blind:
+            return None
+        who = memory.read_who(records[reading.first])
+        persons = reading.persons
+        if (persons and not persons.items() <= who.persons.items()) or (self._heeds and _is_suppressed(reading, who)):
             return None
         now = self._now
         hits: list[Answer] = []
@@ -373,7 +377,7 @@ class Batch:
             if visitor is None or visitor.stamp != who.stamp:
                 return None
             answer = visitor
-            if links and reading.persons:
+            if links and persons:
                 about = _about(links[0][0], records[next_link], integration.version, who)
                 if about is None or _is_newer(about, visitor):
                     return None

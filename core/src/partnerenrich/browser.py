@@ -70,7 +70,7 @@ def publish(
     partner gives it. A copy that belongs to another person by now stays theirs,
     and does not serve these.
     """
-    attributes = _read(answer.attributes) if bytes(answer.attributes) != b"null" else {}
+    attributes = _read(answer.attributes) if answer.attributes else {}
     allowed = {
         name: value for name, value in attributes.items() if name in allowlist and not holds_id(bytes(value), answer)
     }
@@ -84,7 +84,7 @@ def publish(
 
 def holds_id(value: bytes, answer: Answer) -> bool:
     """Whether the JSON of an attribute is or holds the partner's id of the visitor, the present or the previous one."""
-    return any(_needle(bytes(raw)) in value for raw in (answer.partner_id, answer.previous_id) if bytes(raw) != b"null")
+    return any(_needle(raw) in value for raw in (answer.partner_id, answer.previous_id) if raw)
 
 
 def _needle(raw: bytes) -> bytes:

@@ -230,14 +230,14 @@ class Enricher:
             EventError: One of them is no event; names its position. None was enriched.
         """
         given: Sequence[bytes | dict[str, Any]] = events
-        parsed = []
-        for index, event in enumerate(given):
-            try:
+        parsed: list[Event] = []
+        try:
+            for event in given:
                 line = event if isinstance(event, bytes) else msgspec.json.encode(event)
                 parsed.append(self.parse(line, org=org))
-            except (EventError, TypeError, ValueError, RecursionError) as error:
-                reason = str(error) if isinstance(error, EventError) else "holds a value that JSON does not have"
-                raise EventError(f"events[{index}] {reason}") from None
+        except (EventError, TypeError, ValueError, RecursionError) as error:
+            reason = str(error) if isinstance(error, EventError) else "holds a value that JSON does not have"
+            raise EventError(f"events[{len(parsed)}] {reason}") from None
         await self.process(parsed)
         enriched = [
             event.encode() if isinstance(before, bytes) else _with_context_of(event, before)

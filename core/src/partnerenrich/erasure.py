@@ -49,7 +49,6 @@ SLACK_SECONDS: Final = 3600
 AT_ONCE: Final = 4
 """Opt-outs that are seen to at the same time, each on a connection of its own."""
 
-_read_answer = msgspec.json.Decoder(Answer).decode
 _read_extract = msgspec.json.Decoder(Extract).decode
 
 
@@ -254,7 +253,7 @@ class Eraser:
     def _end(self, deletions: _Deletions, keys: Keys, device: _Device, who: Who) -> None:
         """Delete what the device was told, and let it go on under another stamp."""
         who_key, *visitor_keys = keys.device(device.canonical_id)
-        deletions.add([("SET", who_key, memory.encode(who), "XX", "KEEPTTL")])
+        deletions.add([("SET", who_key, memory.pack(who), "XX", "KEEPTTL")])
         deletions.add((("DEL", key) for key in visitor_keys), "visitor_records")
         copy = keys.browser(device.canonical_id)
         deletions.add([("DEL", copy)], "browser_copies" if device.has_shown_anything else None)
@@ -266,7 +265,7 @@ class Eraser:
         """Delete what is left of others than the person to whom the device belongs now."""
         copy, stamp = keys.browser(device.canonical_id), device.who.stamp
         for key, (provider, record) in zip(keys.device(device.canonical_id)[1:], device.told.items()):
-            if record is not None and _stamp(_read_answer, record) != stamp:
+            if record is not None and _stamp(memory.unpack_answer, record) != stamp:
                 deletions.add([("DEL", key)], "visitor_records")
             part = device.copy.get(_part(provider))
             if part is not None and _stamp(_read_extract, part) != stamp:

@@ -29,7 +29,7 @@ class Contact(msgspec.Struct, gc=False):
         return "Contact(***)"
 
 
-class ContextHead(msgspec.Struct, gc=False):
+class ContextHead(msgspec.Struct, frozen=True, gc=False):
     """What an event's context says of the visitor. Any JSON value; None when it says nothing."""
 
     canonical_id: Any = None
@@ -44,8 +44,16 @@ class ContextHead(msgspec.Struct, gc=False):
         return "ContextHead(***)"
 
 
+NO_CONTEXT: Final = ContextHead()
+
+
 class Head(msgspec.Struct, gc=False):
-    """What an event says of the visitor, and its own id, outside of its context. Any JSON value; None for nothing."""
+    """
+    What an event says of the visitor, and its own id. Any JSON value; None for nothing.
+
+    Attributes:
+        context: The same of its context, `NO_CONTEXT` where there is none; None when that is no object.
+    """
 
     anonymousId: Any = None  # noqa: N815 - as in the event
     anonymous_id: Any = None
@@ -57,7 +65,7 @@ class Head(msgspec.Struct, gc=False):
     message_id: Any = None
     properties: Contact | None = None
     traits: Contact | None = None
-    context: msgspec.Raw | UnsetType = UNSET
+    context: ContextHead | None = NO_CONTEXT
 
     def __repr__(self) -> str:
         return "Head(***)"
@@ -67,13 +75,11 @@ _IDS: Final = (
     *("anonymousId", "anonymous_id", "userId", "user_id", "canonical_id", "canonicalId"),
     *("messageId", "message_id"),
 )
-_RECOGNISABLE: Final = 12
-"""A context is found again by so many of its bytes, where nothing else in the event has them."""
-_QUOTE: Final = ord('"')
-_NO_CONTEXT: Final = ContextHead()
+_CONTEXT: Final = b'"context"'
+_OPENING: Final = b'"context":{"'
+_BACKSLASH: Final = ord("\\")
 
 _read_head = msgspec.json.Decoder(Head).decode
-_read_context = msgspec.json.Decoder(ContextHead).decode
 _read_fields = msgspec.json.Decoder(Fields).decode
 _read_value = msgspec.json.Decoder().decode
 _write = msgspec.json.Encoder().encode
@@ -94,7 +100,6 @@ class Event(msgspec.Struct, eq=False, gc=False):
     org: str
     _fields: Fields | None = None
     _head: Head | None = None
-    _context_head: ContextHead | None = None
 
     def __repr__(self) -> str:
         return f"Event({self.org!r})"
@@ -115,18 +120,10 @@ class Event(msgspec.Struct, eq=False, gc=False):
         return event
 
     def _read(self) -> Head:
-        line = self._line
         try:
-            self._head = head = _read_head(line)
+            self._head = head = _read_head(self._line)
         except (msgspec.DecodeError, RecursionError):
-            self._head = head = _head_of(read_fields(line))
-        if head.context is UNSET:
-            self._context_head = _NO_CONTEXT
-            return head
-        try:
-            self._context_head = _read_context(head.context)
-        except (msgspec.DecodeError, RecursionError):
-            self._context_head = _context_head_of(object_of(head.context))
+            self._head = head = _head_of(read_fields(self._line))
         return head
 
     @classmethod
@@ -136,15 +133,8 @@ class Event(msgspec.Struct, eq=False, gc=False):
 
     @property
     def head(self) -> Head:
-        """What it says of the visitor outside of its context."""
+        """What it says of the visitor."""
         return self._head or self._read()
-
-    @property
-    def context_head(self) -> ContextHead | None:
-        """What its context says of the visitor; None when that is no object."""
-        if self._head is None:
-            self._read()
-        return self._context_head
 
     @property
     def fields(self) -> Fields:
@@ -156,8 +146,8 @@ class Event(msgspec.Struct, eq=False, gc=False):
     @property
     def context(self) -> Fields | None:
         """Name to raw JSON below ``context``, empty where there is none; None when that is no object."""
-        raw = self.head.context
-        return {} if raw is UNSET else object_of(raw)
+        raw = self.fields.get("context")
+        return {} if raw is None else object_of(raw)
 
     def encode(self) -> bytes:
         """The event as JSON, without a line end."""
@@ -165,31 +155,28 @@ class Event(msgspec.Struct, eq=False, gc=False):
 
     def extend_context(self, members: bytes) -> None:
         """
-        Write members at the end of a context that is missing, or an object without them.
+        Write members at the beginning of a context that is missing, or an object without them.
 
         Args:
-            members: JSON, each member with a comma before it.
+            members: JSON, each member with a comma after it.
         """
-        raw, line = (self._head or self._read()).context, self._line
-        if raw is UNSET:
+        line = self._line
+        before, opening, after = line.partition(_OPENING)
+        # Nothing else is called so, not even in another spelling.
+        if opening and line.count(_CONTEXT) == 1 and (_BACKSLASH not in line or b"\\u00" not in line):
+            self._changed(b"".join((before, opening[:-1], members, b'"', after)))
+        elif self.head.context is NO_CONTEXT:
             comma = b"," if line[1:-1].strip() else b""
-            self._changed(b'%b%b"context":{%b}}' % (line[:-1], comma, members[1:]))
-            return
-        text = bytes(raw)
-        start = _where(text, line)
-        if start is not None and text[1] == _QUOTE:  # there are other members
-            end = start + len(text) - 1
-            self._changed(line[:end] + members + line[end:])
+            self._changed(b'%b%b"context":{%b}}' % (line[:-1], comma, members[:-1]))
         else:
-            others = text[1:-1].strip()
-            self.replace_context(b"{%b%b}" % (others, members if others else members[1:]))
+            others = bytes(self.fields["context"])[1:].lstrip()
+            self.replace_context(b"{%b%b" % (members[:-1] if others == b"}" else members, others))
 
     def replace_context(self, text: bytes) -> None:
         """Put a changed context, a JSON object, in the place of the one before."""
-        raw, line = self.head.context, self._line
-        before = b"" if raw is UNSET else bytes(raw)
-        start = _where(before, line)
-        if start is not None:
+        before, line = bytes(self.fields["context"]), self._line
+        start = line.find(before)
+        if start == line.rfind(before):
             self._changed(b"%b%b%b" % (line[:start], text, line[start + len(before) :]))
         else:
             self._changed(_write({**self.fields, "context": msgspec.Raw(text)}))
@@ -247,13 +234,6 @@ def at_path(fields: Fields, path: tuple[str, ...]) -> Any:
     return value_of(fields.get(path[-1]))
 
 
-def _where(context: bytes, line: bytes) -> int | None:
-    """Where the context stands in an event; None when something else in it looks like the context."""
-    beginning = context[:_RECOGNISABLE]
-    start = line.find(beginning)
-    return start if context and start == line.rfind(beginning) else None
-
-
 def _check_text(line: bytes) -> None:
     if len(line) > MAX_BYTES:
         raise EventError(f"is longer than {MAX_BYTES} bytes")
@@ -271,7 +251,7 @@ def _head_of(fields: Fields) -> Head:
         **values,
         properties=_contact_of(fields.get("properties")),
         traits=_contact_of(fields.get("traits")),
-        context=fields.get("context", UNSET),
+        context=_context_head_of(object_of(fields["context"])) if "context" in fields else NO_CONTEXT,
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from partnerenrich import identity_signature, recipes
-from partnerenrich.events import ContextHead, at_path, object_of, value_of
+from partnerenrich.events import NO_CONTEXT, at_path, object_of, value_of
 from partnerenrich.models import KnownIDs, Link, Visitor
 from partnerenrich.secret import Secret
 
@@ -25,7 +25,6 @@ DEVICE_SOURCES = frozenset({"canonical_id", "anonymous_id"})
 """Sources that name a device. All others name a person."""
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
-_NO_CONTEXT = ContextHead()
 _NO_OTHERS: dict[str, str] = {}
 
 
@@ -40,6 +39,7 @@ class Fingerprints:
     """
 
     _hasher: Any = attrs.field(repr=False)
+    _begun: dict[str, Any] = attrs.field(factory=dict, repr=False)
 
     @classmethod
     def of(cls, key: bytes, org: str) -> Fingerprints:
@@ -52,10 +52,15 @@ class Fingerprints:
 
     def __call__(self, source: str, value: str) -> str:
         """The fingerprint of one identifier: 32 hexadecimal digits."""
-        hasher = self._hasher.copy()
-        hasher.update(f"{source}\0{value}".encode())
+        hasher = (self._begun.get(source) or self._begin(source)).copy()
+        hasher.update(value.encode())
         digest: str = hasher.hexdigest()
         return digest
+
+    def _begin(self, source: str) -> Any:
+        hasher = self._begun[source] = self._hasher.copy()
+        hasher.update(f"{source}\0".encode())
+        return hasher
 
 
 @attrs.frozen(eq=False)
@@ -90,7 +95,8 @@ class Reader:
 
     def known_ids(self, event: Event) -> KnownIDs:
         """All identifiers of an event, normalised. Of the places where one is found, the first valid wins."""
-        head, context = event.head, event.context_head or _NO_CONTEXT
+        head = event.head
+        context = head.context or NO_CONTEXT
         anonymous_id = _first_id(head.anonymousId, head.anonymous_id)
         user_id = _first_id(head.userId, head.user_id)
         canonical_id = (
@@ -135,8 +141,8 @@ class Reader:
             fingerprints["email"] = self.fingerprint("email", known.email)
         if known.phone is not None:
             fingerprints["phone"] = self.fingerprint("phone", known.phone)
-        for source, value in known.others.items():
-            fingerprints[source] = self.fingerprint(source, value)
+        if known.others:
+            fingerprints |= {source: self.fingerprint(source, value) for source, value in known.others.items()}
         return fingerprints
 
     def vouched(self, event: Event, known: KnownIDs) -> frozenset[str]:
@@ -197,7 +203,8 @@ def consents(event: Event) -> dict[str, bool]:
     ``context.consent.canonical`` where there is one, else the flat object
     ``context.consent``. A decision that is not a boolean is none.
     """
-    consent = None if event.context_head is None else event.context_head.consent
+    context = event.head.context
+    consent = None if context is None else context.consent
     if isinstance(consent, dict) and isinstance(consent.get("canonical"), dict):
         consent = consent["canonical"]
     if not isinstance(consent, dict):

@@ -253,13 +253,13 @@ class Lookup(PartnerCalls[Reply]):
                 raise BadResponse("the resolution has a reason that is none")
             answer = memory.nothing(integration.version, source, state, integration.ttl, now)
             return Reply(Outcome.OPTED_OUT if state == "opted_out" else Outcome.ABSENT, answer)
-        attributes: msgspec.Raw | None = memory.NULL
+        attributes: bytes | None = b""
         if resolution.attributes is not None:
             try:
                 attributes = self._kept(resolution.attributes)
             except BadResponse:
                 attributes = None
-        answer = _record_of(integration, source, resolution, attributes or memory.NULL, now)
+        answer = _record_of(integration, source, resolution, attributes or b"", now)
         if attributes is None:
             return self._without_attributes(answer, question.known, Outcome.ERROR)
         return Reply(Outcome.FRESH, answer)
@@ -321,7 +321,7 @@ class Lookup(PartnerCalls[Reply]):
 
     def _without_attributes(self, answer: Answer, known: Answer | None, outcome: Outcome) -> Reply:
         ttl, now = self.integration.ttl, time.time()
-        if known is not None and known.partner_id == answer.partner_id and known.attributes != memory.NULL:
+        if known is not None and known.partner_id == answer.partner_id and known.attributes:
             reply = self._stale_or(Reply(outcome), memory.damped(known, "attributes", ttl, now))
             if reply.answer is not None:
                 return msgspec.structs.replace(reply, step="attributes")
@@ -353,7 +353,7 @@ class Lookup(PartnerCalls[Reply]):
         renewed = memory.refreshed(answer, attributes, ttl, time.time())
         return Reply(Outcome.FRESH, renewed, time.perf_counter() - started)
 
-    async def _fetch(self, answer: Answer, wait_until: float, event_id: str | None) -> msgspec.Raw:
+    async def _fetch(self, answer: Answer, wait_until: float, event_id: str | None) -> bytes:
         integration = self.integration
         partner_id: str = msgspec.json.decode(answer.partner_id)
         attributes: Mapping[str, Any] = await self._call(
@@ -375,7 +375,7 @@ class Lookup(PartnerCalls[Reply]):
         finally:
             self._direct -= 1
 
-    def _kept(self, attributes: Mapping[str, Any]) -> msgspec.Raw:
+    def _kept(self, attributes: Mapping[str, Any]) -> bytes:
         if not isinstance(attributes, Mapping):
             raise BadResponse("the attributes are no mapping")
         wanted = self.integration.attributes
@@ -391,7 +391,7 @@ class Lookup(PartnerCalls[Reply]):
             raise BadResponse(
                 f"the attributes are over {MAX_ATTRIBUTES_BYTES} bytes; name those that you need under attributes:"
             )
-        return msgspec.Raw(encoded)
+        return encoded
 
     def _failed(self, question: Question) -> Reply:
         ttl, known = self.integration.ttl, question.known
@@ -444,9 +444,7 @@ class Lookup(PartnerCalls[Reply]):
         return self.integration.partner.supports("fetch_attributes")
 
 
-def _record_of(
-    integration: Integration, source: str, resolution: Resolution, attributes: msgspec.Raw, now: float
-) -> Answer:
+def _record_of(integration: Integration, source: str, resolution: Resolution, attributes: bytes, now: float) -> Answer:
     """The record of what the partner found."""
     try:
         answer = memory.found(integration.version, source, resolution, attributes, integration.ttl, now)
@@ -478,7 +476,7 @@ def reply_from_memory(answer: Answer, verdict: Verdict) -> Reply:
     """What a remembered answer of this verdict says to an event."""
     if verdict is Verdict.HIT or verdict is Verdict.REFRESH:
         return Reply(
-            Outcome.ERROR if answer.step == "attributes" and answer.attributes == memory.NULL else Outcome.HIT,
+            Outcome.ERROR if answer.step == "attributes" and not answer.attributes else Outcome.HIT,
             answer,
             step=answer.step,
         )

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from partnerenrich.store import BUCKETS, bucket
+from partnerenrich.store import BUCKETS, bucket_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from partnerenrich.models import TTL, Resolution
     from partnerenrich.store import Command
@@ -31,8 +31,6 @@ JITTER: Final = 0.1
 """A time to live is shortened by up to this share, so that records do not end together."""
 REFRESH_SHARE: Final = 0.8
 """After this share of its time a hit is refreshed in the background."""
-
-NULL = msgspec.Raw(b"null")
 
 
 class Verdict(StrEnum):
@@ -51,7 +49,7 @@ class Verdict(StrEnum):
 
 class Answer(msgspec.Struct, array_like=True, gc=False):
     """
-    What a partner answered, as it is remembered. All times are Unix seconds. No value is in its repr.
+    What a partner answered, as it is remembered. All times are Unix seconds, all values JSON. None is in its repr.
 
     Attributes:
         version: Of the integration's settings; a record of another version is a miss.
@@ -66,9 +64,9 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
         damped_until: Until when the partner is spared after a failure.
         step: Where the partner failed: ``resolve`` or ``attributes``; else empty.
         stamp: Of the person, in a visitor record and in the link record of a device id.
-        partner_id: JSON text.
-        attributes: JSON object; null when they were not fetched.
-        previous_id: JSON text or null.
+        partner_id: A text; empty when there is none.
+        attributes: An object; empty when they were not fetched.
+        previous_id: A text; empty when there is none.
     """
 
     version: str
@@ -83,9 +81,9 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
     damped_until: float = 0.0
     step: str = ""
     stamp: str = ""
-    partner_id: msgspec.Raw = NULL
-    attributes: msgspec.Raw = NULL
-    previous_id: msgspec.Raw = NULL
+    partner_id: bytes = b""
+    attributes: bytes = b""
+    previous_id: bytes = b""
 
     def __repr__(self) -> str:
         return f"Answer(state={self.state!r}, source={self.source!r}, at={self.at!r}, step={self.step!r})"
@@ -114,8 +112,11 @@ class Who(msgspec.Struct, array_like=True, gc=False):
 NOBODY: Final = Who("", {})
 
 encode = msgspec.json.Encoder().encode
-_read_answer = msgspec.json.Decoder(Answer).decode
-_read_who = msgspec.json.Decoder(Who).decode
+"""A value as JSON."""
+pack = msgspec.msgpack.Encoder().encode
+"""A record as it stands in the store."""
+unpack_answer = msgspec.msgpack.Decoder(Answer).decode
+_unpack_who = msgspec.msgpack.Decoder(Who).decode
 
 
 def read_answer(record: bytes | None, version: str) -> Answer | None:
@@ -123,7 +124,7 @@ def read_answer(record: bytes | None, version: str) -> Answer | None:
     if record is None:
         return None
     try:
-        answer = _read_answer(record)
+        answer = unpack_answer(record)
     except msgspec.DecodeError:
         return None
     return answer if answer.version == version else None
@@ -134,7 +135,7 @@ def read_who(record: bytes | None) -> Who:
     if record is None:
         return NOBODY
     try:
-        return _read_who(record)
+        return _unpack_who(record)
     except msgspec.DecodeError:
         return NOBODY
 
@@ -191,7 +192,7 @@ _REMEMBERED = {
 }
 
 
-def found(version: str, source: str, resolution: Resolution, attributes: msgspec.Raw, ttl: TTL, now: float) -> Answer:
+def found(version: str, source: str, resolution: Resolution, attributes: bytes, ttl: TTL, now: float) -> Answer:
     """The record of a resolution with an id, and of the attributes that belong to it."""
     latest = now + ttl.cap
     expires_at = None if resolution.expires_at is None else min(resolution.expires_at, latest)
@@ -203,7 +204,7 @@ def found(version: str, source: str, resolution: Resolution, attributes: msgspec
             refresh_at = resolved_until  # to ask before is in vain
     else:
         resolved_until = now + _shortened(ttl.resolved)
-        fresh_until = resolved_until if attributes is NULL else min(now + _shortened(ttl.attributes), resolved_until)
+        fresh_until = min(now + _shortened(ttl.attributes), resolved_until) if attributes else resolved_until
     return _timed(
         Answer(
             version,
@@ -211,9 +212,9 @@ def found(version: str, source: str, resolution: Resolution, attributes: msgspec
             source,
             resolved_until=resolved_until if expires_at is None else min(resolved_until, expires_at),
             expires_at=expires_at,
-            partner_id=msgspec.Raw(encode(resolution.partner_id)),
+            partner_id=encode(resolution.partner_id),
             attributes=attributes,
-            previous_id=NULL if resolution.previous_id is None else msgspec.Raw(encode(resolution.previous_id)),
+            previous_id=b"" if resolution.previous_id is None else encode(resolution.previous_id),
         ),
         now,
         fresh_until,
@@ -222,7 +223,7 @@ def found(version: str, source: str, resolution: Resolution, attributes: msgspec
     )
 
 
-def refreshed(answer: Answer, attributes: msgspec.Raw, ttl: TTL, now: float, latest: float = float("inf")) -> Answer:
+def refreshed(answer: Answer, attributes: bytes, ttl: TTL, now: float, latest: float = float("inf")) -> Answer:
     """A record of the same id, with attributes that were fetched anew; a hit until `latest` at most."""
     renewed = msgspec.structs.replace(answer, attributes=attributes, damped_until=0.0, step="")
     return _timed(renewed, now, min(now + _shortened(ttl.attributes), latest), ttl)
@@ -271,8 +272,8 @@ class Keys:
     """
 
     def __init__(self, org: str, providers: Sequence[str]) -> None:
-        self._device = _in_each_bucket(f":{name}:{org}:" for name in ("~who", *providers))
-        self._link = {provider: _in_each_bucket([f":{provider}:{org}:~"]) for provider in providers}
+        self._device = [[f"{tag}:{name}:{org}:" for name in ("~who", *providers)] for tag in BUCKETS]
+        self._link = {provider: [f"{tag}:{provider}:{org}:~" for tag in BUCKETS] for provider in providers}
         self._org = org
 
     def device(self, canonical_id: str) -> list[str]:
@@ -281,11 +282,11 @@ class Keys:
 
     def device_starts(self, canonical_id: str) -> list[str]:
         """What stands before the canonical id in the keys of `device`."""
-        return self._device[bucket(canonical_id)]
+        return self._device[bucket_number(canonical_id)]
 
     def link(self, provider: str, fingerprint: str) -> str:
         """The partner's answer about one identifier."""
-        return self._link[provider][bucket(fingerprint)][0] + fingerprint
+        return self._link[provider][bucket_number(fingerprint)] + fingerprint
 
     def browser(self, canonical_id: str) -> str:
         """What the browser of a device may read."""
@@ -299,9 +300,4 @@ def lease_key(key: str) -> str:
 
 def save(key: str, value: Any, seconds: float) -> Command:
     """The command that remembers a value for so long."""
-    return ("SET", key, encode(value), "PX", max(1, int(seconds * 1000)))
-
-
-def _in_each_bucket(names: Iterable[str]) -> dict[str, list[str]]:
-    names = list(names)
-    return {tag: [tag + name for name in names] for tag in BUCKETS}
+    return ("SET", key, pack(value), "PX", max(1, int(seconds * 1000)))

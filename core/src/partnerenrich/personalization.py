@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from partnerenrich.memory import Answer
     from partnerenrich.store import Store
 
-NOTHING: Final = msgspec.Raw(b"{}")
+NOTHING: Final = b"{}"
 
 
 class _Remembered(msgspec.Struct, array_like=True):
     until: float
-    attributes: msgspec.Raw
+    attributes: bytes
 
 
-_read_remembered = msgspec.json.Decoder(_Remembered).decode
+_unpack_remembered = msgspec.msgpack.Decoder(_Remembered).decode
 
 
 @attrs.frozen
@@ -58,7 +58,7 @@ class Personalized:
     """
 
     outcome: Outcome
-    attributes: msgspec.Raw = attrs.field(default=NOTHING, repr=False)
+    attributes: bytes = attrs.field(default=NOTHING, repr=False)
 
 
 class Personalizer(PartnerCalls[Personalized]):
@@ -132,7 +132,7 @@ class Personalizer(PartnerCalls[Personalized]):
         self._store.queue([memory.save(key, _Remembered(time.time() + life, attributes), life)])
         return Personalized(Outcome.FRESH, attributes)
 
-    def _allowed(self, said: Mapping[str, Any], answer: Answer) -> msgspec.Raw:
+    def _allowed(self, said: Mapping[str, Any], answer: Answer) -> bytes:
         try:
             values = {name: memory.encode(said[name]) for name in said if name in self.integration.allowlist}
             shown = {name: msgspec.Raw(value) for name, value in values.items() if not holds_id(value, answer)}
@@ -143,7 +143,7 @@ class Personalizer(PartnerCalls[Personalized]):
             raise BadResponse("the attributes are no JSON")
         if len(encoded) > MAX_ATTRIBUTES_BYTES:
             raise BadResponse(f"the attributes are over {MAX_ATTRIBUTES_BYTES} bytes")
-        return msgspec.Raw(encoded)
+        return encoded
 
 
 def _is_made_of(extract: Extract, answer: Answer) -> bool:
@@ -152,6 +152,6 @@ def _is_made_of(extract: Extract, answer: Answer) -> bool:
 
 def _remembered(record: bytes | None) -> _Remembered | None:
     try:
-        return None if record is None else _read_remembered(record)
+        return None if record is None else _unpack_remembered(record)
     except msgspec.DecodeError:
         return None

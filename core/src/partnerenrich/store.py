@@ -158,7 +158,12 @@ def bucket(name: str) -> str:
     In a cluster, all keys of a bucket share a node, so a batch needs about one
     round trip for each node.
     """
-    return BUCKETS[crc_hqx(name.encode(), 0) & 255]
+    return BUCKETS[bucket_number(name)]
+
+
+def bucket_number(name: str) -> int:
+    """Which of `BUCKETS` a name belongs to."""
+    return crc_hqx(name.encode(), 0) & 255
 
 
 class LocalTier:

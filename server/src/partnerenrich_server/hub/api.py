@@ -104,7 +104,7 @@ class Api:
         self.metrics.personalized(personalizer.integration, said.outcome)
         if said.outcome not in {Outcome.HIT, Outcome.FRESH}:
             return _EMPTY
-        return raw_json_reply(b"{%b%b}" % (window.head, bytes(said.attributes)))
+        return raw_json_reply(b"{%b%b}" % (window.head, said.attributes))
 
     async def event(self, call: Call) -> Reply:
         """One event."""
