@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET
 
-from partnerenrich.events import object_of
+from partnerenrich.events import NO_CONTEXT, object_of
 from partnerenrich.models import Outcome
 
 if TYPE_CHECKING:
@@ -107,7 +107,11 @@ class Attacher:
             return
         if context.vendor_ids is UNSET and context.partner_attrs is UNSET and context.enrichment is UNSET:
             ids, attributes, details = values
-            event.extend_context((self._members.get(told) or self._members_for(told)) % (ids + attributes + details))
+            members = (self._members.get(told) or self._members_for(told)) % (ids + attributes + details)
+            if context is NO_CONTEXT:
+                event.add_context(members)
+            else:
+                event.extend_context(members)
         else:
             self._merge(event, told, values)
 

@@ -502,6 +502,9 @@ class Batch:
     ) -> Reply | Pending:
         """The answer about the first link that the partner knows, else what the person was told before."""
         links = reading.links[index]
+        if told is None and visitor is None and not any(records):
+            task = self._ask(reading, index, who, links, [None] * len(links), records)
+            return _SKIPPED if task is None else Pending(task, links)
         version = reading.org.running[index].integration.version
         answers = [_about(linking_key, record, version, who) for (linking_key, _), record in zip(links, records)]
         if answers and memory.judge(answers[0], self._now) is Verdict.HIT:

@@ -149,7 +149,8 @@ class BulkLookup(Lookup):
         if flight is None:
             flight = self._flights[name] = self._loop.create_future()
             self._unclaimed.append(_Asked(question, question.lease, wait_until, event_id, flight))
-            self._claim_soon()
+            if not self._held:
+                self._claim_soon()
         return flight
 
     def hold(self) -> None:

@@ -153,9 +153,15 @@ class Event(msgspec.Struct, eq=False, gc=False):
         """The event as JSON, without a line end."""
         return self._line
 
+    def add_context(self, members: bytes) -> None:
+        """Write a context of these members, as in `extend_context`, into an event that has none."""
+        line = self._line
+        comma = b"," if line[1:-1].strip() else b""
+        self._changed(b"".join((line[:-1], comma, b'"context":{', members[:-1], b"}}")))
+
     def extend_context(self, members: bytes) -> None:
         """
-        Write members at the beginning of a context that is missing, or an object without them.
+        Write members at the beginning of a context, an object without them.
 
         Args:
             members: JSON, each member with a comma after it.
@@ -165,9 +171,6 @@ class Event(msgspec.Struct, eq=False, gc=False):
         # Nothing else is called so, not even in another spelling.
         if opening and line.count(_CONTEXT) == 1 and (_BACKSLASH not in line or b"\\u00" not in line):
             self._changed(b"".join((before, opening[:-1], members, b'"', after)))
-        elif self.head.context is NO_CONTEXT:
-            comma = b"," if line[1:-1].strip() else b""
-            self._changed(b'%b%b"context":{%b}}' % (line[:-1], comma, members[:-1]))
         else:
             others = bytes(self.fields["context"])[1:].lstrip()
             self.replace_context(b"{%b%b" % (members[:-1] if others == b"}" else members, others))

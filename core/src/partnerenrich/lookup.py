@@ -112,6 +112,7 @@ class Lookup(PartnerCalls[Reply]):
         attempts = integration.limits.attempts
         self._lease_ms = int((integration.limits.timeout * attempts + 1) * 1000)
         self._leases = Leases(store, self._lease_ms)
+        self._can_fetch = integration.partner.supports("fetch_attributes")
 
     async def close(self) -> None:
         """End what is under way and disconnect."""
@@ -438,10 +439,6 @@ class Lookup(PartnerCalls[Reply]):
     def _remember(self, key: str, answer: Answer) -> None:
         until = answer.usable_until if answer.state == "found" else answer.fresh_until
         self._store.queue([memory.save(key, answer, until - time.time())])
-
-    @property
-    def _can_fetch(self) -> bool:
-        return self.integration.partner.supports("fetch_attributes")
 
 
 def _record_of(integration: Integration, source: str, resolution: Resolution, attributes: bytes, now: float) -> Answer:

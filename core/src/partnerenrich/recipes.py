@@ -28,12 +28,13 @@ Nothing here keeps a value or puts one in an error.
 from __future__ import annotations
 
 import base64
+import binascii
 import functools
 import hashlib
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import attrs
 import phonenumbers
@@ -238,8 +239,9 @@ def _uid2(kind: Kind, text: str) -> str | None:
     if kind == "phone":
         return text if 10 <= len(text) - 1 <= 15 else None
     local, _, domain = text.partition("@")
-    if domain == "gmail.com":
-        local = local.partition("+")[0].replace(".", "")
+    if domain != "gmail.com":
+        return text
+    local = local.partition("+")[0].replace(".", "")
     return f"{local}@{domain}" if local else None
 
 
@@ -252,7 +254,7 @@ def _sha1(data: bytes) -> bytes:
 
 
 def _base64(digest: bytes) -> str:
-    return base64.b64encode(digest).decode()
+    return binascii.b2a_base64(digest, newline=False).decode()
 
 
 _ANY: frozenset[Kind] = frozenset({"email", "phone", "other"})
@@ -274,7 +276,7 @@ HASHES = tuple(_RECIPES)
 
 
 def apply(
-    hash_name: str, source: str, value: object, default_region: str | None = None, *, captured: bool = False
+    hash_name: str, source: str, value: Any, default_region: str | None = None, *, captured: bool = False
 ) -> str | None:
     """
     What is sent for one identifier.
@@ -297,9 +299,9 @@ def apply(
         return _normalise(kind, value, default_region)
     if kind not in recipe.kinds:
         return None
-    digest = _digest_in(value, recipe.digest_size)
+    digest = None if captured and kind != "other" else _digest_in(value, recipe.digest_size)
     if digest is None:
-        text = cast("str", value) if captured else _normalise(kind, value, default_region)
+        text = value if captured else _normalise(kind, value, default_region)
         prepared = None if text is None else recipe.prepare(kind, text)
         if prepared is None:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -59,8 +60,7 @@ def identifier_of(link: Link) -> Identifier | Resolution | PartnerError:
     The linking key's ``key`` says what it is; where that is none of the
     partner's words, its ``source`` does.
     """
-    name = link.key if link.key in _NAMES else recipes.kind_of(link.source)
-    kind = _KINDS.get((name, link.hash))
+    kind = _kind_of(link.key, link.source, link.hash)
     if kind is None:
         return RequestRefused(
             f"linking key {link.key}: key must be email, phone, email_hash or phone_hash, "
@@ -68,6 +68,11 @@ def identifier_of(link: Link) -> Identifier | Resolution | PartnerError:
         )
     can_be_one = _is_hash if kind.endswith("_hash") else _is_plain
     return Identifier(kind, link.value) if can_be_one(link.value) else Resolution.invalid()
+
+
+@lru_cache(256)
+def _kind_of(key: str, source: str, hash_name: str) -> Kind | None:
+    return _KINDS.get((key if key in _NAMES else recipes.kind_of(source), hash_name))
 
 
 def _is_hash(value: str) -> bool:
