@@ -99,16 +99,18 @@ def _links(
     keys: list[str],
 ) -> LinkKeys:
     usable: LinkKeys = []
+    provider = running.integration.provider
     for linking_key, suffix in running.links:
         source = linking_key.source
         fingerprint = persons.get(source)
-        if fingerprint is None and source in DEVICE_SOURCES:
-            value = identifier(known, source)
-            fingerprint = None if value is None else reader.fingerprint(source, value)
-        if fingerprint is not None:
-            key = org_keys.link(running.integration.provider, fingerprint + suffix)
-            usable.append((linking_key, key))
-            keys.append(key)
+        if fingerprint is None:
+            value = identifier(known, source) if source in DEVICE_SOURCES else None
+            if value is None:
+                continue
+            fingerprint = reader.fingerprint(source, value)
+        key = org_keys.link(provider, fingerprint + suffix)
+        usable.append((linking_key, key))
+        keys.append(key)
     return usable
 
 
@@ -130,10 +132,10 @@ class Pending(msgspec.Struct, eq=False, gc=False):
 
     def settle(self, now: float) -> Reply:
         """What a waiting event is told."""
-        reply = Reply(Outcome.LATE)
+        reply = _LATE
         if self.task.done():
             reply = _still_true(self.task.result(), now)
-            if reply.outcome is Outcome.OPTED_OUT or _found(reply):
+            if reply.outcome is _OPTED_OUT or _found(reply):
                 return reply
         elif self.stale is not None and now < self.stale.usable_until:
             return Reply(Outcome.STALE, self.stale)
@@ -309,7 +311,7 @@ class Batch:
             replies = [reply.settle(self._now) if isinstance(reply, Pending) else reply for reply in each.replies]
             if self._heeds and _is_suppressed(reading, who):
                 replies = [_SUPPRESSED] * len(replies)
-            else:
+            elif reading.device is not None:
                 for index, reply in enumerate(each.replies):
                     if isinstance(reply, Pending) and not reply.task.done():
                         self._follow(reading, index, reply.task, who)
@@ -675,6 +677,8 @@ class Batch:
 
 
 _NOT_VOUCHED: frozenset[str] = frozenset()
+_LATE = Reply(Outcome.LATE)
+_STALE, _OPTED_OUT = Outcome.STALE, Outcome.OPTED_OUT  # a member of an enumeration takes its time to be found
 _SKIPPED = Reply(Outcome.SKIPPED)
 _DENIED = Reply(Outcome.DENIED)
 """Nothing is said of consent."""
@@ -714,7 +718,7 @@ def _hear_of_others(device: Device, stored: Who) -> None:
 
 def _still_true(reply: Reply, now: float) -> Reply:
     """The reply, or why there is none any more: a stale answer may have lapsed while its event waited for others."""
-    if reply.outcome is not Outcome.STALE or reply.answer is None or now < reply.answer.usable_until:
+    if reply.outcome is not _STALE or reply.answer is None or now < reply.answer.usable_until:
         return reply
     return Reply(Outcome.ERROR if reply.step else Outcome.LIMITED, step=reply.step)
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_OPTED_OUT = Outcome.OPTED_OUT  # a member of an enumeration takes its time to be found
+
 GATHER_SECONDS: Final = 0.003
 """How long a link waits for company."""
 BYTES_BESIDE: Final = 32
@@ -252,7 +254,7 @@ class BulkLookup(Lookup):
 
     def _conclude(self, one: _Asked, said: Reply | PartnerError) -> None:
         reply = self._concluded(one.question, one.lease, said, one.started)
-        if reply.outcome is Outcome.OPTED_OUT:
+        if reply.outcome is _OPTED_OUT:
             self._spawn(self._land_erased(one, reply))
         else:
             self._land(one, reply)

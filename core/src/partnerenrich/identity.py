@@ -167,7 +167,7 @@ class Reader:
         value = identifier(known, key.source)
         if value is None:
             return None
-        sent = recipes.apply(key.hash, key.source, value, self.default_region, captured=True)
+        sent = recipes.to_captured(key.hash, key.source)(value)
         return None if sent is None else Link(key.source, key.key, sent, key.hash)
 
     def visitor(self, event: Event, links: tuple[Link, ...]) -> Visitor:

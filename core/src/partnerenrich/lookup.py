@@ -263,7 +263,7 @@ class Lookup(PartnerCalls[Reply]):
         answer = _record_of(integration, source, resolution, attributes or b"", now)
         if attributes is None:
             return self._without_attributes(answer, question.known, Outcome.ERROR)
-        return Reply(Outcome.FRESH, answer)
+        return Reply(_FRESH, answer)
 
     def _concluded(self, question: Question, lease: str, said: Reply | PartnerError, started: float) -> Reply:
         """What the events are told. It is remembered where it is of use to others, and the lease ends."""
@@ -427,6 +427,9 @@ class Lookup(PartnerCalls[Reply]):
     ) -> tuple[bool, Reply | None]:
         """Whether the work is ours, and what another process has found out meanwhile, which is newer than we knew."""
         granted, record = claimed
+        if granted and record is None:
+            self._leases.hold(lease, wait_until)
+            return True, None
         answer = memory.read_answer(record, self.integration.version)
         if answer is not None and answer.stamp == question.stamp and _is_newer(answer, question.known):
             if granted:
@@ -464,6 +467,7 @@ def _is_newer(answer: Answer, known: Answer | None) -> bool:
     return known is None or answer.at > known.at or answer.damped_until > known.damped_until
 
 
+_FRESH = Outcome.FRESH  # a member of an enumeration takes its time to be found
 _NO_LINK = Link("", "", "")
 _NOTHING = ("absent", "invalid", "opted_out")
 _SERVES_AS_STALE = frozenset({Verdict.HIT, Verdict.REFRESH, Verdict.EXPIRED, Verdict.DAMPED})

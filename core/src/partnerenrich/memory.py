@@ -197,25 +197,22 @@ _REMEMBERED = {
 def found(version: str, source: str, resolution: Resolution, attributes: bytes, ttl: TTL, now: float) -> Answer:
     """The record of a resolution with an id, and of the attributes that belong to it."""
     latest = now + ttl.cap
-    expires_at = resolution.expires_at
-    if expires_at is not None and latest < expires_at:
-        expires_at = latest
+    expires_at = None if resolution.expires_at is None else _earlier(resolution.expires_at, latest)
     refresh_at = None
     if resolution.refresh_at is not None:
-        resolved_until = fresh_until = min(max(resolution.refresh_at, now), latest)
-        if expires_at is not None and fresh_until < expires_at:
-            fresh_until = expires_at
+        resolved_until = _earlier(_later(resolution.refresh_at, now), latest)
+        fresh_until = resolved_until if expires_at is None else _later(resolved_until, expires_at)
         if resolved_until < latest:
             refresh_at = resolved_until  # to ask before is in vain
     else:
         resolved_until = now + _shortened(ttl.resolved)
-        fresh_until = min(now + _shortened(ttl.attributes), resolved_until) if attributes else resolved_until
+        fresh_until = _earlier(now + _shortened(ttl.attributes), resolved_until) if attributes else resolved_until
     return _timed(
         Answer(
             version,
             "found",
             source,
-            resolved_until=resolved_until if expires_at is None or resolved_until < expires_at else expires_at,
+            resolved_until=resolved_until if expires_at is None else _earlier(resolved_until, expires_at),
             expires_at=expires_at,
             partner_id=encode(resolution.partner_id),
             attributes=attributes,
@@ -255,13 +252,21 @@ def damped(answer: Answer, step: str, ttl: TTL, now: float) -> Answer:
 def _timed(answer: Answer, now: float, fresh_until: float, ttl: TTL, refresh_at: float | None = None) -> Answer:
     usable_until, expires_at = fresh_until + ttl.stale_for, answer.expires_at
     if expires_at is not None:
-        fresh_until = min(fresh_until, expires_at)
-        usable_until = min(usable_until, expires_at)
+        fresh_until = _earlier(fresh_until, expires_at)
+        usable_until = _earlier(usable_until, expires_at)
     answer.at = now
     answer.fresh_until = fresh_until
     answer.usable_until = usable_until
     answer.refresh_at = now + REFRESH_SHARE * (fresh_until - now) if refresh_at is None else refresh_at
     return answer
+
+
+def _earlier(one: float, other: float) -> float:
+    return other if other < one else one  # noqa: FURB136 - `min` takes twice as long
+
+
+def _later(one: float, other: float) -> float:
+    return other if other > one else one  # noqa: FURB136
 
 
 def _shortened(life: float) -> float:

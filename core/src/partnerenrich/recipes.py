@@ -275,9 +275,7 @@ HASHES = tuple(_RECIPES)
 """Names of all recipes."""
 
 
-def apply(
-    hash_name: str, source: str, value: Any, default_region: str | None = None, *, captured: bool = False
-) -> str | None:
+def apply(hash_name: str, source: str, value: object, default_region: str | None = None) -> str | None:
     """
     What is sent for one identifier.
 
@@ -287,7 +285,6 @@ def apply(
             ``$traits.phone``; see `kind_of`.
         value: The identifier as it was found, or its capture form.
         default_region: See `normalise_phone`.
-        captured: Whether `value` is known to be a capture form, to spare the time to make it one.
 
     Returns:
         None when the value is no identifier of this kind, or the recipe does not
@@ -299,14 +296,35 @@ def apply(
         return _normalise(kind, value, default_region)
     if kind not in recipe.kinds:
         return None
-    digest = None if captured and kind != "other" else _digest_in(value, recipe.digest_size)
-    if digest is None:
-        text = value if captured else _normalise(kind, value, default_region)
-        prepared = None if text is None else recipe.prepare(kind, text)
-        if prepared is None:
-            return None
-        digest = recipe.digest(prepared.encode())
-    return recipe.encode(digest)
+    digest = _digest_in(value, recipe.digest_size)
+    if digest is not None:
+        return recipe.encode(digest)
+    text = _normalise(kind, value, default_region)
+    return None if text is None else to_captured(hash_name, source)(text)
+
+
+@functools.lru_cache(1024)
+def to_captured(hash_name: str, source: str) -> Callable[[str], str | None]:
+    """What `apply` does with a value that is in its capture form already."""
+    kind, recipe = kind_of(source), _RECIPES[hash_name]
+    if recipe is None:
+        return lambda text: text
+    if kind not in recipe.kinds:
+        return lambda _: None
+    prepare, digest, encode = recipe.prepare, recipe.digest, recipe.encode
+
+    def digested(text: str) -> str | None:
+        prepared = prepare(kind, text)
+        return None if prepared is None else encode(digest(prepared.encode()))
+
+    if kind != "other":
+        return digested  # an address or a number is no digest
+
+    def digested_once(text: str) -> str | None:
+        found = _digest_in(text, recipe.digest_size)
+        return digested(text) if found is None else encode(found)
+
+    return digested_once
 
 
 def length(hash_name: str) -> int | None:
