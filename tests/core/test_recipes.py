@@ -19,7 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from partnerenrich import recipes
-from partnerenrich.recipes import HASHES, apply, fits, kind_of, normalise_email, normalise_id, normalise_phone
+from partnerenrich.recipes import (
+    HASHES,
+    apply,
+    fits,
+    kind_of,
+    normalise_email,
+    normalise_id,
+    normalise_phone,
+    to_captured,
+)
 
 USER = "user@example.com"
 USER_HEX = "b4c9a289323b21a01c3e940f150eb9b8c542587f1abfd8f0e1cc1ffc5e475514"
@@ -346,6 +355,20 @@ def test_email_vectors(raw, captured, hexadecimal, uid2):
     assert hexadecimal == apply("sha256_lower_trim", "email", raw)
     assert base64.b64encode(bytes.fromhex(hexadecimal)).decode() == apply("sha256_b64", "email", raw)
     assert uid2 == apply("uid2", "email", raw)
+
+
+@given(
+    st.sampled_from(HASHES),
+    st.tuples(st.just("email"), EMAIL_TEXTS)
+    | st.tuples(st.just("phone"), PHONE_TEXTS)
+    | st.tuples(st.just("user_id"), st.text() | st.text("0123456789abcdef", min_size=64, max_size=64)),
+    REGIONS,
+)
+def test_of_a_capture_form_the_same_is_sent_as_of_the_value(hash_name, identifier, region):
+    source, value = identifier
+    captured = apply("none", source, value, region)
+    if captured is not None:
+        assert to_captured(hash_name, source)(captured) == apply(hash_name, source, value, region)
 
 
 @pytest.mark.parametrize(("raw", "uid2"), UID2_EMAILS)
