@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from partnerenrich import memory
 from partnerenrich_server.catalog import installed
 from partnerenrich_server.sandboxes import serve
 
@@ -36,8 +37,8 @@ async def test_no_raw_uid_reaches_a_page(browser, hub, sandboxes, redis):
 
     await browser.identify(email)
 
-    seen = b"".join([await redis.get(key) for key in await redis.keys("*:uid2:acme:*")])
-    uids = {record[12] for record in map(json.loads, _records(seen))}
+    records = [await redis.get(key) for key in await redis.keys("*:uid2:acme:*")]
+    uids = {json.loads(memory.unpack_answer(record).partner_id) for record in records}
     assert all(isinstance(uid, str) and len(uid) > 40 for uid in uids)
     assert uids
     copy = await redis.hgetall(f"partnerenrich:browser_attrs:acme:{browser.cookies['_dfdid']}")
@@ -46,12 +47,3 @@ async def test_no_raw_uid_reaches_a_page(browser, hub, sandboxes, redis):
     assert set(answer.json().get("uid2", {})) == set(answer.json().get("euid", {})) == set()
     shown = answer.content + b"".join(copy.values())
     assert not [uid for uid in uids if uid.encode() in shown]
-
-
-def _records(text):
-    decoder, position = json.JSONDecoder(), 0
-    text = text.decode()
-    while position < len(text):
-        _, end = decoder.raw_decode(text, position)
-        yield text[position:end]
-        position = end
