@@ -46,7 +46,7 @@ class Attacher:
 
     def __init__(self, providers: Sequence[str]) -> None:
         self._providers = frozenset(providers)
-        self._names = [b'"%b":' % provider.encode() for provider in providers]
+        self._names = [f'"{provider}":'.encode() for provider in providers]
         self._members: dict[tuple[Told, ...], bytes] = {}
 
     def attach(self, event: Event, replies: Sequence[Reply], now: float) -> None:
