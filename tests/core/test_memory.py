@@ -247,4 +247,4 @@ def test_records_spread_over_256_buckets():
 
 
 def test_a_record_is_kept_at_least_a_millisecond():
-    assert memory.save("k", Answer("1", "failed", "email"), -5)[-2:] == ("PX", 1)
+    assert memory.save("k", Answer("1", "failed", "email"), -5)[:3] == ("PSETEX", "k", 1)

@@ -49,8 +49,9 @@ def names_in(script):
         return
     words = list(script[3 + script[2] :])
     while words:
-        yield words[1]
-        del words[: 1 + words[0]]
+        name, length, commands = words[:3]
+        yield from [name] * commands
+        del words[: 3 + length * commands]
 
 
 @pytest.fixture(name="trips")

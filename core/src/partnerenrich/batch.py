@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,7 +13,7 @@ import msgspec
 from msgspec import structs
 
 from partnerenrich import browser, memory, suppression
-from partnerenrich.identity import DEVICE_SOURCES, Reader, consents, event_id, identifier
+from partnerenrich.identity import DEVICE_SOURCES, Reader, consents, identifier
 from partnerenrich.lookup import Question, Reply, reply_from_memory
 from partnerenrich.memory import Answer, Verdict, Who
 from partnerenrich.models import KnownIDs, LinkingKey, Outcome
@@ -196,6 +196,7 @@ class Batch:
 
     Args:
         store: Takes the writes.
+        orgs: Whose events these are.
         devices: What is under way; shared by all batches.
         deadline: Moment of `time.monotonic` at which the events leave.
         spawn: Runs a coroutine that outlives the batch.
@@ -203,21 +204,27 @@ class Batch:
     Attributes:
         waiting: The events that wait for lookups.
         settled: Those of them for which it is decided what they are told.
+        tasks: The lookups that events wait for.
+        waits_with_devices: Whether any event that waits has a device, which others may have news of.
     """
 
     def __init__(
         self,
         store: Store,
+        orgs: Sequence[RunningOrg],
         devices: dict[str, Device],
         deadline: float,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._store = store
+        self._orgs = orgs
         self._devices = devices
         self._deadline = deadline
         self._spawn = spawn
         self.waiting: list[Waiting] = []
         self.settled: list[Settled] = []
+        self.tasks: set[asyncio.Future[Reply]] = set()
+        self.waits_with_devices = False
         self._now = time.time()
         self._asks = False
         self._blind = False
@@ -238,7 +245,7 @@ class Batch:
         """
         self._now = time.time()
         self._blind = self._blind or self._store.down
-        self._heeds = _anybody_suppressed(reading.org for reading in readings)
+        self._heeds = self._anybody_is_suppressed()
         hit = []
         for reading in readings:
             answers = self._hits(reading, records)
@@ -287,25 +294,22 @@ class Batch:
             visitors.append(visitor)
             waits = waits or isinstance(reply, Pending)
         if waits:
-            self.waiting.append(Waiting(reading, replies, who, visitors))
+            self._wait(Waiting(reading, replies, who, visitors))
         else:
             self._finish(reading, replies, who, visitors)  # type: ignore[arg-type] # none is pending
 
-    @property
-    def tasks(self) -> set[asyncio.Future[Reply]]:
-        """The lookups that events wait for."""
-        tasks = set()
-        for waiting in self.waiting:
-            for reply in waiting.replies:
-                while isinstance(reply, Pending):
-                    tasks.add(reply.task)
-                    reply = reply.fallback  # type: ignore[assignment] # noqa: PLW2901 - walks down
-        return tasks
+    def _wait(self, waiting: Waiting) -> None:
+        self.waiting.append(waiting)
+        self.waits_with_devices = self.waits_with_devices or waiting.reading.device is not None
+        for reply in waiting.replies:
+            while isinstance(reply, Pending):
+                self.tasks.add(reply.task)
+                reply = reply.fallback  # type: ignore[assignment] # noqa: PLW2901 - walks down
 
     def settle(self, waiting: Sequence[Waiting]) -> None:
         """Decide what becomes of the lookups of these events, remember it, and see to those that are late."""
         self._now = time.time()
-        self._heeds = _anybody_suppressed(each.reading.org for each in waiting)
+        self._heeds = self._anybody_is_suppressed()
         for each in waiting:
             reading, who = each.reading, each.who
             replies = [reply.settle(self._now) if isinstance(reply, Pending) else reply for reply in each.replies]
@@ -321,7 +325,7 @@ class Batch:
 
     def attach(self, settled: Sequence[Settled]) -> None:
         """Attach what was decided, except for who was forgotten meanwhile."""
-        self._heeds = _anybody_suppressed(reading.org for reading, _, _ in settled)
+        self._heeds = self._anybody_is_suppressed()
         for reading, replies, who in settled:
             forgotten = self._heeds and _is_suppressed(reading, who)
             self._attach(reading, [_SUPPRESSED] * len(replies) if forgotten else replies)
@@ -335,11 +339,6 @@ class Batch:
     def has_seen_somebody(self) -> bool:
         """Whether a person was seen on a device and nobody else knows it yet."""
         return bool(self._changed or self._copies)
-
-    @property
-    def waits_with_devices(self) -> bool:
-        """Whether any event that waits has a device, which others may have news of."""
-        return any(waiting.reading.device is not None for waiting in self.waiting)
 
     @property
     def has_news(self) -> bool:
@@ -358,6 +357,9 @@ class Batch:
         for name in self._held:
             self._let_go(name)
         self._held.clear()
+
+    def _anybody_is_suppressed(self) -> bool:
+        return any(org.suppressed for org in self._orgs)
 
     def _hits(self, reading: Reading, records: Records) -> list[Answer] | None:  # noqa: PLR0911 - as many reasons
         """The current answer of every partner where memory holds them all and nothing is to be written; else None."""
@@ -568,7 +570,7 @@ class Batch:
         visitor = None
         if running.lookup.wants_visitor:
             visitor = reader.visitor(reading.event, tuple(question.link for question in questions))
-        return running.lookup.resolve(questions, visitor, self._deadline, event_id(reading.event))
+        return running.lookup.resolve(questions, visitor, self._deadline, reading.event)
 
     def _finish(self, reading: Reading, replies: Sequence[Reply], who: Who, visitors: Sequence[Answer | None]) -> None:
         """Remember and attach at once."""
@@ -696,10 +698,6 @@ def _about(linking_key: LinkingKey, record: bytes | None, version: str, who: Who
     if answer is not None and linking_key.source in DEVICE_SOURCES and answer.stamp != who.stamp:
         return None
     return answer
-
-
-def _anybody_suppressed(orgs: Iterable[RunningOrg]) -> bool:
-    return any(org.suppressed for org in set(orgs))
 
 
 def _is_suppressed(reading: Reading, who: Who) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from partnerenrich.configuration import Integration
     from partnerenrich.erasure import Eraser
+    from partnerenrich.events import Event
     from partnerenrich.governor import DailyBudget
     from partnerenrich.models import Limits, Link, Visitor
     from partnerenrich.store import Store
@@ -101,9 +102,10 @@ class _Asked(msgspec.Struct, eq=False, gc=False):
     """A link that is wanted, and all who wait for it."""
 
     question: Question
+    name: str
     lease: str
     wait_until: float
-    event_id: str | None
+    event: Event | None
     flight: asyncio.Future[Reply]
     started: float = 0.0
 
@@ -144,13 +146,13 @@ class BulkLookup(Lookup):
         question: Question,
         visitor: Visitor | None,  # noqa: ARG002 - a call is about many visitors
         wait_until: float,
-        event_id: str | None,
+        event: Event | None,
     ) -> asyncio.Future[Reply]:
         name = question.flight
         flight = self._flights.get(name)
         if flight is None:
             flight = self._flights[name] = self._loop.create_future()
-            self._unclaimed.append(_Asked(question, question.lease, wait_until, event_id, flight))
+            self._unclaimed.append(_Asked(question, name, question.lease, wait_until, event, flight))
             if not self._held:
                 self._claim_soon()
         return flight
@@ -205,7 +207,7 @@ class BulkLookup(Lookup):
 
     async def _renew(self, one: _Asked) -> None:
         try:
-            reply = await self._renewed(one.question, one.wait_until, one.event_id)
+            reply = await self._renewed(one.question, one.wait_until, one.event)
         except PartnerError as error:
             self._conclude(one, error)
         else:
@@ -224,7 +226,7 @@ class BulkLookup(Lookup):
                 "resolve_ids",
                 lambda call: integration.partner.resolve_ids(integration.config, self._http, links, call),
                 max(one.wait_until for one in asked),
-                asked[0].event_id if len(asked) == 1 else None,
+                asked[0].event if len(asked) == 1 else None,
             )
         except PartnerError as error:
             said = [error] * len(asked)
@@ -246,7 +248,7 @@ class BulkLookup(Lookup):
 
     async def _complete(self, one: _Asked, resolution: Resolution) -> None:
         try:
-            reply = await self._completed(one.question, resolution, one.wait_until, one.event_id)
+            reply = await self._completed(one.question, resolution, one.wait_until, one.event)
         except PartnerError as error:
             self._conclude(one, error)
         else:
@@ -264,7 +266,7 @@ class BulkLookup(Lookup):
         self._land(one, reply)
 
     def _land(self, one: _Asked, reply: Reply) -> None:
-        del self._flights[one.question.flight]
+        del self._flights[one.name]
         if not one.flight.done():
             one.flight.set_result(reply)
 

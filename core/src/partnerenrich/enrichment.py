@@ -170,7 +170,7 @@ class Enricher:
         readings: list[Reading] = []
         orgs = [self._orgs[slug] for slug in {event.org for event in events}]
         suppressed = [org.suppressed for org in orgs]
-        batch = Batch(self._store, self._devices, deadline, self._spawn)
+        batch = Batch(self._store, orgs, self._devices, deadline, self._spawn)
         turn = self._turns.take()
         try:
             try:
@@ -181,8 +181,7 @@ class Enricher:
                 await turn.comes()
                 with together(running.lookup for org in orgs for running in org.running):
                     await self._desk.work(readings, partial(batch.plan, records))
-                tasks = batch.tasks
-                if tasks:
+                if batch.tasks:
                     await off()
             finally:
                 turn.end()
@@ -190,12 +189,12 @@ class Enricher:
                 await suppression.hear(self._store, suppressed)
             elif batch.waits_with_devices:
                 await self._store.flush()
-            if tasks or batch.has_seen_somebody:
+            if batch.tasks or batch.has_seen_somebody:
                 await self._turns.all_over()
                 batch.saved()
-                await landed(tasks, max(0.0, deadline - time.monotonic()))
+                await landed(batch.tasks, max(0.0, deadline - time.monotonic()))
             await self._desk.work(batch.waiting, batch.settle)
-            if tasks:  # somebody may have been forgotten meanwhile
+            if batch.tasks:  # somebody may have been forgotten meanwhile
                 await suppression.hear(self._store, suppressed)
             else:
                 await self._store.flush()

@@ -78,6 +78,7 @@ _IDS: Final = (
 _CONTEXT: Final = b'"context"'
 _OPENING: Final = b'"context":{"'
 _BACKSLASH: Final = ord("\\")
+_QUOTE: Final = ord('"')
 
 _read_head = msgspec.json.Decoder(Head).decode
 _read_fields = msgspec.json.Decoder(Fields).decode
@@ -156,7 +157,7 @@ class Event(msgspec.Struct, eq=False, gc=False):
     def add_context(self, members: bytes) -> None:
         """Write a context of these members, as in `extend_context`, into an event that has none."""
         line = self._line
-        comma = b"," if line[1:-1].strip() else b""
+        comma = b"," if _QUOTE in line else b""
         self._changed(b"".join((line[:-1], comma, b'"context":{', members[:-1], b"}}")))
 
     def extend_context(self, members: bytes) -> None:

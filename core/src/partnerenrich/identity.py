@@ -184,14 +184,14 @@ class Reader:
 
 def identifier(known: KnownIDs, source: str) -> str | None:
     """The identifier that a linking key's source means."""
-    if source.startswith("$"):
-        return known.others.get(source)
-    value: str | None = getattr(known, source)
+    value: str | None = known.others.get(source) if source[0] == "$" else getattr(known, source)
     return value
 
 
-def event_id(event: Event) -> str | None:
+def event_id(event: Event | None) -> str | None:
     """The id of the event itself."""
+    if event is None:
+        return None
     head = event.head
     return _first_id(head.messageId, head.message_id)
 

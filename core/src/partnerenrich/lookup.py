@@ -14,6 +14,7 @@ import msgspec
 from partnerenrich import memory
 from partnerenrich.calls import PartnerCalls
 from partnerenrich.errors import BadResponse, NotCalled, NotSupported, PartnerError, UnknownPartnerId
+from partnerenrich.identity import event_id
 from partnerenrich.leases import Leases
 from partnerenrich.memory import Answer, Verdict
 from partnerenrich.models import Link, Outcome, Visitor
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from partnerenrich.configuration import Integration
     from partnerenrich.erasure import Eraser
+    from partnerenrich.events import Event
     from partnerenrich.governor import DailyBudget
     from partnerenrich.models import Resolution
     from partnerenrich.store import Claimed, Store
@@ -134,7 +136,7 @@ class Lookup(PartnerCalls[Reply]):
         )
 
     def resolve(
-        self, questions: Sequence[Question], visitor: Visitor | None, wait_until: float, event_id: str | None
+        self, questions: Sequence[Question], visitor: Visitor | None, wait_until: float, event: Event | None
     ) -> asyncio.Future[Reply]:
         """
         Look up the links in order, until the partner knows one.
@@ -143,16 +145,16 @@ class Lookup(PartnerCalls[Reply]):
             questions: At least one.
             visitor: What else the partner may know, if `wants_visitor`.
             wait_until: Moment of `time.monotonic` until when a place in the queue is worth waiting for.
-            event_id: The event that asks.
+            event: The one that asks.
 
         Returns:
             What goes on when nobody waits any longer. It never raises.
         """
         if len(questions) == 1:
-            return self._look_up(questions[0], visitor, wait_until, event_id)
+            return self._look_up(questions[0], visitor, wait_until, event)
         return self._fly(
             "\0".join(question.flight for question in questions),
-            partial(self._resolve_in_order, questions, visitor, wait_until, event_id),
+            partial(self._resolve_in_order, questions, visitor, wait_until, event),
         )
 
     def refetch(self, key: str, answer: Answer, wait_until: float) -> asyncio.Future[Reply]:
@@ -167,13 +169,13 @@ class Lookup(PartnerCalls[Reply]):
         return self._fly(f"{key}:{answer.stamp}", partial(self._refetch, key, answer, wait_until))
 
     def _look_up(
-        self, question: Question, visitor: Visitor | None, wait_until: float, event_id: str | None
+        self, question: Question, visitor: Visitor | None, wait_until: float, event: Event | None
     ) -> asyncio.Future[Reply]:
         """Ask about one link, or join those who do."""
-        return self._fly(question.flight, partial(self._resolve_one, question, visitor, wait_until, event_id))
+        return self._fly(question.flight, partial(self._resolve_one, question, visitor, wait_until, event))
 
     async def _resolve_in_order(
-        self, questions: Sequence[Question], visitor: Visitor | None, wait_until: float, event_id: str | None
+        self, questions: Sequence[Question], visitor: Visitor | None, wait_until: float, event: Event | None
     ) -> Reply:
         reply = Reply(Outcome.SKIPPED)
         for question in questions:
@@ -181,13 +183,13 @@ class Lookup(PartnerCalls[Reply]):
             if verdict is Verdict.ABSENT:
                 reply = Reply(Outcome.ABSENT, question.known)
                 continue
-            reply = await asyncio.shield(self._look_up(question, visitor, wait_until, event_id))
+            reply = await asyncio.shield(self._look_up(question, visitor, wait_until, event))
             if reply.outcome is not Outcome.ABSENT:
                 return reply
         return reply
 
     async def _resolve_one(
-        self, question: Question, visitor: Visitor | None, wait_until: float, event_id: str | None
+        self, question: Question, visitor: Visitor | None, wait_until: float, event: Event | None
     ) -> Reply:
         lease, theirs = await self._claim(question, wait_until)
         if theirs is not None:
@@ -195,7 +197,7 @@ class Lookup(PartnerCalls[Reply]):
         started = time.perf_counter()
         said: Reply | PartnerError
         try:
-            said = await self._ask(question, visitor or Visitor(), wait_until, event_id)
+            said = await self._ask(question, visitor or Visitor(), wait_until, event)
         except PartnerError as error:
             said = error
         except BaseException:
@@ -206,31 +208,31 @@ class Lookup(PartnerCalls[Reply]):
             await self._erase(question)
         return reply
 
-    async def _ask(self, question: Question, visitor: Visitor, wait_until: float, event_id: str | None) -> Reply:
+    async def _ask(self, question: Question, visitor: Visitor, wait_until: float, event: Event | None) -> Reply:
         integration = self.integration
-        reply = await self._renewed(question, wait_until, event_id)
+        reply = await self._renewed(question, wait_until, event)
         if reply is not None:
             return reply
         resolution: Resolution = await self._call(
             "resolve_id",
             lambda call: integration.partner.resolve_id(integration.config, self._http, question.link, visitor, call),
             wait_until,
-            event_id,
+            event,
         )
-        return await self._completed(question, resolution, wait_until, event_id)
+        return await self._completed(question, resolution, wait_until, event)
 
-    async def _renewed(self, question: Question, wait_until: float, event_id: str | None) -> Reply | None:
+    async def _renewed(self, question: Question, wait_until: float, event: Event | None) -> Reply | None:
         """The attributes of an id that is good without a new resolution; None when it has to be resolved."""
         known = question.known
         if known is None or not self._id_is_good(known):
             return None
         try:
-            return await self._with_attributes(known, known, wait_until, event_id)
+            return await self._with_attributes(known, known, wait_until, event)
         except UnknownPartnerId:
             return None  # merged into another profile: resolve anew
 
     async def _completed(
-        self, question: Question, resolution: Resolution, wait_until: float, event_id: str | None
+        self, question: Question, resolution: Resolution, wait_until: float, event: Event | None
     ) -> Reply:
         """The reply to a resolution, and the attributes that belong to it."""
         reply = self._understood(question, resolution)
@@ -238,7 +240,7 @@ class Lookup(PartnerCalls[Reply]):
             return reply
         assert reply.answer is not None
         try:
-            return await self._with_attributes(reply.answer, question.known, wait_until, event_id)
+            return await self._with_attributes(reply.answer, question.known, wait_until, event)
         except UnknownPartnerId:
             return self._without_attributes(reply.answer, question.known, Outcome.ERROR)
 
@@ -302,11 +304,11 @@ class Lookup(PartnerCalls[Reply]):
         return known.state == "found" and time.time() < known.resolved_until - due and self._can_fetch
 
     async def _with_attributes(
-        self, answer: Answer, known: Answer | None, wait_until: float, event_id: str | None
+        self, answer: Answer, known: Answer | None, wait_until: float, event: Event | None
     ) -> Reply:
         """The answer with attributes fetched now; with those remembered, or none, when that fails."""
         try:
-            fetched = await self._fetch(answer, wait_until, event_id)
+            fetched = await self._fetch(answer, wait_until, event)
         except UnknownPartnerId:
             raise
         except NotSupported:
@@ -354,25 +356,25 @@ class Lookup(PartnerCalls[Reply]):
         renewed = memory.refreshed(answer, attributes, ttl, time.time())
         return Reply(Outcome.FRESH, renewed, time.perf_counter() - started)
 
-    async def _fetch(self, answer: Answer, wait_until: float, event_id: str | None) -> bytes:
+    async def _fetch(self, answer: Answer, wait_until: float, event: Event | None) -> bytes:
         integration = self.integration
         partner_id: str = msgspec.json.decode(answer.partner_id)
         attributes: Mapping[str, Any] = await self._call(
             "fetch_attributes",
             lambda call: integration.partner.fetch_attributes(integration.config, self._http, partner_id, call),
             wait_until,
-            event_id,
+            event,
         )
         return self._kept(attributes)
 
     async def _call(
-        self, hook: str, attempt: Callable[..., Awaitable[Any]], wait_until: float, event_id: str | None
+        self, hook: str, attempt: Callable[..., Awaitable[Any]], wait_until: float, event: Event | None
     ) -> Any:
         if self._store.down and self._direct >= max(1, self.integration.limits.concurrency // 4):
             raise NotCalled("the store is down: direct calls are limited")
         self._direct += 1
         try:
-            return await self.governor.call(attempt, wait_until=wait_until, event_id=event_id, hook=hook)
+            return await self.governor.call(attempt, wait_until=wait_until, event_id=event_id(event), hook=hook)
         finally:
             self._direct -= 1
 

@@ -312,4 +312,4 @@ def lease_key(key: str) -> str:
 def save(key: str, value: Any, seconds: float) -> Command:
     """The command that remembers a value for so long."""
     milliseconds = int(seconds * 1000)
-    return ("SET", key, pack(value), "PX", milliseconds if milliseconds > 0 else 1)
+    return ("PSETEX", key, milliseconds if milliseconds > 0 else 1, pack(value))

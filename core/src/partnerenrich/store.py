@@ -32,6 +32,7 @@ Claim = tuple[str, int, str]
 """The key of a lease, its life in milliseconds, and the key of the record that it is about, of the same bucket."""
 Claimed = tuple[bool, bytes | None]
 """Whether the work is ours: False when another process has the lease. And the record as it is now, or a claim."""
+_OURS: Final[Claimed] = (True, None)
 CLAIM: Final = b"claimed by "
 """How the value of a lease begins. The rest names who has it."""
 
@@ -85,7 +86,7 @@ nothing into a key, which is refused when Redis is full and else does nothing.
 COMMANDS: Final = Script(
     _IS_FULL
     + """
-local takes_memory = {SET = true, HSET = true, HSETNX = true, NOTE = true, INCR = true}
+local takes_memory = {SET = true, PSETEX = true, HSET = true, HSETNX = true, NOTE = true, INCR = true}
 local ours = {}
 function ours.RELEASE(key, claim)
     return redis.pcall('GET', key) == claim and redis.pcall('UNLINK', key) or 0
@@ -99,17 +100,23 @@ function ours.NOTE(key, score, member, most, seconds)
     redis.pcall('EXPIRE', key, seconds)
     return added
 end
-local replies, at = {}, 1
-for i, key in ipairs(KEYS) do
-    local name, first, last = ARGV[at + 1], at + 2, at + ARGV[at]
-    if full and takes_memory[name] then
-        replies[i] = full
-    elseif ours[name] then
-        replies[i] = ours[name](key, unpack(ARGV, first, last))
-    else
-        replies[i] = redis.pcall(name, key, unpack(ARGV, first, last))
+local replies, number, at = {}, 1, 1
+while at < #ARGV do
+    local name, words, last = ARGV[at], tonumber(ARGV[at + 1]), number + ARGV[at + 2] - 1
+    local is_refused, own = full and takes_memory[name], ours[name]
+    at = at + 3
+    for i = number, last do
+        local next_at = at + words
+        if is_refused then
+            replies[i] = full
+        elseif own then
+            replies[i] = own(KEYS[i], unpack(ARGV, at, next_at - 1))
+        else
+            replies[i] = redis.pcall(name, KEYS[i], unpack(ARGV, at, next_at - 1))
+        end
+        at = next_at
     end
-    at = last + 1
+    number = last + 1
 end
 return replies
 """
@@ -117,10 +124,10 @@ return replies
 """
 Many commands in one: each runs by itself, and has its own reply or error.
 
-``KEYS`` has the key of each command; ``ARGV``, for each command, how many words follow, its name and its
-arguments after the key. Three commands are ours: ``RELEASE key claim`` and ``PROLONG key claim milliseconds`` do
-nothing where another value stands; ``NOTE key score member most seconds`` adds to a sorted set, of which no more
-than the greatest are kept, for so long.
+``KEYS`` has the key of each command; ``ARGV``, for each row of commands of one name and length, the name, how many
+words follow the key in each, how many commands these are, and then those words. Three commands are ours: ``RELEASE
+key claim`` and ``PROLONG key claim milliseconds`` do nothing where another value stands; ``NOTE key score member most
+seconds`` adds to a sorted set, of which no more than the greatest are kept, for so long.
 """
 
 CLAIMS: Final = Script(
@@ -468,9 +475,13 @@ class Store:
 
         Every lease is ours when Redis cannot tell.
         """
-        replies = await self._run(claims, self._claiming) or [True, None] * len(claims)
+        replies = await self._run(claims, self._claiming)
+        if not replies:
+            return [_OURS] * len(claims)
         return [
-            (reply is not None, value if isinstance(value, bytes) else None)
+            _OURS
+            if value is None and reply is not None
+            else (reply is not None, value if isinstance(value, bytes) else None)
             for reply, value in zip(replies[::2], replies[1::2])
         ]
 
@@ -572,7 +583,7 @@ class Store:
         for portion, answer in zip(portions, await self._evaluate(CLAIMS, runs)):
             each = [answer] * (2 * len(portion)) if isinstance(answer, Exception) else answer
             for index, reply, record in zip(portion, each[::2], each[1::2]):
-                replies[2 * index : 2 * index + 2] = reply, record
+                replies[2 * index], replies[2 * index + 1] = reply, record
         return replies
 
     async def _evaluate(self, script: Script, runs: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
@@ -663,13 +674,19 @@ class Store:
 
 
 def _arguments(commands: Sequence[Command]) -> list[str | bytes | int]:
-    """What the script is told of these commands."""
+    """What the script is told of these commands. Every word costs Redis time, so a name is not said again and again."""
     told: list[str | bytes | int] = [len(commands)]
     told += [command[1] for command in commands]
-    for command in commands:
-        told += (len(command) - 1, command[0])
-        told += command[2:]
+    for (name, length), alike in itertools.groupby(commands, _name_and_length):
+        row = list(alike)
+        told += (name, length - 2, len(row))
+        for command in row:
+            told += command[2:]
     return told
+
+
+def _name_and_length(command: Command) -> tuple[str | bytes | int, int]:
+    return command[0], len(command)
 
 
 def is_claim(record: bytes | None) -> bool:
@@ -688,6 +705,8 @@ def _values(commands: Iterable[Command]) -> dict[str, bytes | None]:
     for command in commands:
         if command[0] == "SET":
             values[command[1]] = command[2]
+        elif command[0] == "PSETEX":
+            values[command[1]] = command[3]
         elif command[0] == "DEL":
             values[command[1]] = None
     return values
