@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 import msgspec
 
+from partnerenrich.desk import in_portions
 from partnerenrich.errors import BadResponse, PartnerError
 from partnerenrich.lookup import POLL_SECONDS, Lookup, Question, Reply, lease_after
 from partnerenrich.models import Outcome, Resolution
@@ -230,7 +231,10 @@ class BulkLookup(Lookup):
             )
         except PartnerError as error:
             said = [error] * len(asked)
-        for one, answer in zip(asked, said):
+        await in_portions(list(zip(asked, said)), self._take_answers)
+
+    def _take_answers(self, answers: Sequence[tuple[_Asked, Any]]) -> None:
+        for one, answer in answers:
             if isinstance(answer, Resolution) and self._lacks_attributes(answer):
                 self._spawn(self._complete(one, answer))
             else:

@@ -171,16 +171,16 @@ class Enricher:
         orgs = [self._orgs[slug] for slug in {event.org for event in events}]
         suppressed = [org.suppressed for org in orgs]
         batch = Batch(self._store, orgs, self._devices, deadline, self._spawn)
-        turn = self._turns.take()
+        turn, place = self._turns.take(), self._desk.place()
         try:
             try:
-                await self._desk.work(events, partial(self._read, readings, keys))
+                await place.work(events, partial(self._read, readings, keys))
                 keys += (each.version_key for each in suppressed)
                 records = await self._store.read(keys)
                 await suppression.heed(self._store, suppressed, records[-len(suppressed) :])
                 await turn.comes()
                 with together(running.lookup for org in orgs for running in org.running):
-                    await self._desk.work(readings, partial(batch.plan, records))
+                    await place.work(readings, partial(batch.plan, records))
                 if batch.tasks:
                     await off()
             finally:
@@ -193,12 +193,12 @@ class Enricher:
                 await self._turns.all_over()
                 batch.saved()
                 await landed(batch.tasks, max(0.0, deadline - time.monotonic()))
-            await self._desk.work(batch.waiting, batch.settle)
+            await place.work(batch.waiting, batch.settle)
             if batch.tasks:  # somebody may have been forgotten meanwhile
                 await suppression.hear(self._store, suppressed)
             else:
                 await self._store.flush()
-            await self._desk.work(batch.settled, batch.attach)
+            await place.work(batch.settled, batch.attach)
         except BaseException:
             await self._store.flush()
             raise
