@@ -183,7 +183,7 @@ class Waiting(msgspec.Struct, frozen=True, eq=False, gc=False):
     reading: Reading
     replies: list[Reply | Pending]
     who: Who
-    visitors: list[Answer | None]
+    visitors: Sequence[Answer | None]
 
 
 Settled = tuple[Reading, list[Reply], Who]
@@ -269,19 +269,14 @@ class Batch:
             self._refuse(reading, records, who)
             return
         device = None if reading.device is None else self._devices.get(reading.device)
+        # Without the store nobody knows whether another process has seen somebody else on the device meanwhile.
+        blind = self._blind and not reading.persons and (device is None or not device.unsaved)
+        visitors = reading.org.no_visitors if blind else self._visitors(reading, records, who)
         replies: list[Reply | Pending] = []
-        visitors: list[Answer | None] = []
         next_link = reading.first + (0 if reading.device is None else 1 + len(reading.org.running))
         waits = False
-        # Without the store nobody knows whether another process has seen somebody else on the device meanwhile.
-        blind = not reading.persons and self._blind
-        for index, links in enumerate(reading.links):
-            visitor = None
-            if reading.device is not None:
-                visitor = self._visitor(reading, index, records[reading.first + 1 + index], who)
-            told = None if device is None else device.told[index]
-            if blind and (device is None or not device.unsaved):
-                told = visitor = None
+        for index, (links, visitor) in enumerate(zip(reading.links, visitors)):
+            told = None if device is None or blind else device.told[index]
             link_records = records[next_link : next_link + len(links)]
             next_link += len(links)
             reply = self._plan_one(reading, index, who, told, visitor, link_records)
@@ -291,7 +286,6 @@ class Batch:
                 device = self._hold(reading.device, who, len(reading.org.running))
                 device.told[index] = reply
             replies.append(reply)
-            visitors.append(visitor)
             waits = waits or isinstance(reply, Pending)
         if waits:
             self._wait(Waiting(reading, replies, who, visitors))
@@ -398,9 +392,7 @@ class Batch:
         device = None if reading.device is None else self._devices.get(reading.device)
         if device is not None:
             device.told = [None] * len(device.told)
-        visitors: list[Answer | None] = [None] * len(reading.links)
-        if reading.device is not None:
-            visitors = [self._visitor(reading, i, records[reading.first + 1 + i], who) for i in range(len(visitors))]
+        visitors = self._visitors(reading, records, who)
         self._finish(reading, [_SUPPRESSED] * len(visitors), who, visitors)
 
     def _see(self, reading: Reading, records: Records) -> Who:
@@ -537,6 +529,13 @@ class Batch:
         holds = isinstance(told, Pending) or (told is not None and _holds(told, refusal, (), self._now))
         return told if told is not None and holds else refusal
 
+    def _visitors(self, reading: Reading, records: Records, who: Who) -> Sequence[Answer | None]:
+        """For each integration, what the device's visitor record says of this very person."""
+        if reading.device is None:
+            return reading.org.no_visitors
+        first = reading.first + 1
+        return [self._visitor(reading, index, records[first + index], who) for index in range(len(reading.links))]
+
     @staticmethod
     def _visitor(reading: Reading, index: int, record: bytes | None, who: Who) -> Answer | None:
         """What the device's visitor record says of this very person."""
@@ -556,14 +555,13 @@ class Batch:
         running, reader = reading.org.running[index], reading.org.reader
         if not running.integration.partner.resolves:
             return None
-        questions = []
+        questions, known, persons = [], reading.known, reading.persons
         for (linking_key, key), answer, record in zip(links, answers, records):
-            link = reader.link(linking_key, reading.known)
+            link = reader.link(linking_key, known)
             if link is not None:
-                stamp = who.stamp if linking_key.source in DEVICE_SOURCES else ""
-                person = reading.persons.get(linking_key.source, "")
-                is_new = record is None or is_claim(record)
-                questions.append(Question(key, link, answer, is_new, stamp, person))
+                source, is_new = link.source, record is None or is_claim(record)
+                stamp = who.stamp if source in DEVICE_SOURCES else ""
+                questions.append(Question(key, link, answer, is_new, stamp, persons.get(source, "")))
         if not questions:
             return None
         self._asks = True

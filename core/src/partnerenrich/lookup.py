@@ -71,7 +71,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
         return self.key if self.is_new and not self.stamp else memory.lease_key(self.flight)
 
 
-class Reply(msgspec.Struct, frozen=True, gc=False):
+class Reply(msgspec.Struct, gc=False):
     """
     What came of a lookup.
 
@@ -272,8 +272,9 @@ class Lookup(PartnerCalls[Reply]):
         if isinstance(said, Reply):
             assert said.answer is not None
             said.answer.stamp = question.stamp
+            said.latency = time.perf_counter() - started
             record: Answer | None = said.answer
-            reply = Reply(said.outcome, said.answer, time.perf_counter() - started, said.step)
+            reply = said
         elif isinstance(said, NotCalled):
             record, reply = None, self._stale_or(Reply(Outcome.LIMITED), question.known)
         elif isinstance(said, NotSupported):

@@ -284,7 +284,10 @@ class Keys:
 
     def __init__(self, org: str, providers: Sequence[str]) -> None:
         self._device = [[f"{tag}:{name}:{org}:" for name in ("~who", *providers)] for tag in BUCKETS]
-        self._link = {provider: [f"{tag}:{provider}:{org}:~" for tag in BUCKETS] for provider in providers}
+        self._link = {
+            provider: {f"{number:02x}": f"{tag}:{provider}:{org}:~" for number, tag in enumerate(BUCKETS)}
+            for provider in providers
+        }
         self._org = org
 
     def device(self, canonical_id: str) -> list[str]:
@@ -296,8 +299,8 @@ class Keys:
         return self._device[bucket_number(canonical_id)]
 
     def link(self, provider: str, fingerprint: str) -> str:
-        """The partner's answer about one identifier."""
-        return self._link[provider][bucket_number(fingerprint)] + fingerprint
+        """The partner's answer about one identifier. Fingerprints are spread by their first two digits."""
+        return self._link[provider][fingerprint[:2]] + fingerprint
 
     def browser(self, canonical_id: str) -> str:
         """What the browser of a device may read."""

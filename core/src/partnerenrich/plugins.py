@@ -8,7 +8,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -71,7 +71,7 @@ class BoundPartner:
         """Whether the partner implements this hook."""
         return hook in self._hooks
 
-    @property
+    @cached_property
     def resolves(self) -> bool:
         """Whether the partner can be asked whom it knows, one by one or in bulk."""
         return self.supports("resolve_id") or self.supports("resolve_ids")

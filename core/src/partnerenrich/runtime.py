@@ -61,6 +61,7 @@ class RunningOrg:
         link_sources: Of all linking keys.
         links_devices: Whether any integration asks its partner about ids of devices.
         no_links: For each integration, the links of an event that offers none.
+        no_visitors: For each integration, the visitor record of an event without a device.
     """
 
     slug: str
@@ -76,6 +77,7 @@ class RunningOrg:
     link_sources: frozenset[str] = attrs.field(init=False)
     links_devices: bool = attrs.field(init=False)
     no_links: tuple[list[tuple[LinkingKey, str]], ...] = attrs.field(init=False)
+    no_visitors: tuple[None, ...] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         integrations = [running.integration for running in self.running]
@@ -89,6 +91,7 @@ class RunningOrg:
             "link_sources": frozenset(sources),
             "links_devices": not sources.isdisjoint(DEVICE_SOURCES),
             "no_links": tuple([] for _ in integrations),
+            "no_visitors": (None,) * len(integrations),
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)
