@@ -17,11 +17,11 @@ from partnerenrich.attachment import WRITTEN
 from partnerenrich.batch import Batch, Device, Reading
 from partnerenrich.budget import daily_budget
 from partnerenrich.bulk import new_lookup, together
-from partnerenrich.calls import landed, off
 from partnerenrich.desk import Desk
 from partnerenrich.erasure import Eraser, Watch
 from partnerenrich.errors import ConfigError, PartnerError, Problem
 from partnerenrich.events import Event, EventError, at_path, value_of
+from partnerenrich.flights import landed, off
 from partnerenrich.identity import Fingerprints, Reader, consents, identifier
 from partnerenrich.runtime import RunningIntegration, RunningOrg
 from partnerenrich.statistics import PartnerStatistics, Statistics

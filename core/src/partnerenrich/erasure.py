@@ -21,7 +21,7 @@ from msgspec import structs
 
 from partnerenrich import browser, memory, suppression
 from partnerenrich.browser import Extract
-from partnerenrich.calls import landed
+from partnerenrich.flights import landed
 from partnerenrich.identity import DEVICE_SOURCES
 from partnerenrich.memory import Answer, Keys, Who
 from partnerenrich.store import StoreFailed, bucket

@@ -12,7 +12,6 @@ import click
 
 from partnerenrich import ConfigError, FieldError
 from partnerenrich.configuration import decode_key, load_file, located_in
-from partnerenrich.enrichment import Enricher
 from partnerenrich.errors import Problem
 from partnerenrich.forgetting import Forgetting
 from partnerenrich.store import StoreFailed
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
     from partnerenrich.configuration import Configuration
+    from partnerenrich.enrichment import Enricher
     from partnerenrich.suppression import SuppressionList
     from partnerenrich_server.delivery.collector import Collector
 
@@ -120,6 +120,8 @@ async def enricher_over(
 
     Says on stderr which plugins did not load. Arguments and errors are those of `open_enricher`.
     """
+    from partnerenrich.enrichment import Enricher  # noqa: PLC0415 - slow to import; to deliver needs none
+
     async with contextlib.AsyncExitStack() as stack:
         try:
             enricher = await stack.enter_async_context(Enricher.open(configuration, store=store.url, key=store.key))

@@ -5,7 +5,7 @@ import gc
 
 import pytest
 
-from partnerenrich.calls import landed
+from partnerenrich.flights import landed
 
 
 @pytest.fixture(name="new_flights")
@@ -67,4 +67,4 @@ async def test_it_leaves_nothing_to_the_garbage_collector(new_flights, unreachab
     for flight in flights:
         flight.set_result(None)
     await waiting
-    assert unreachable("partnerenrich.calls") == []
+    assert unreachable("partnerenrich.flights") == []
