@@ -16,7 +16,7 @@ import json
 import attrs
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from partnerenrich import LinkingKey, Resolution, desk, hookimpl
@@ -89,6 +89,15 @@ STEPS = st.one_of(
     st.builds(lambda device: ("look", device), st.integers(0, 1)),
     st.builds(lambda connected: ("store", connected), st.booleans()),
 )
+PASSED_ON_WITHOUT_THE_STORE = [
+    ("store", False),
+    ("send", 0, [(0, "ann", ("email",))]),
+    ("sleep", 0.02),
+    ("send", 1, [(0, "bob", ("email",))]),
+    ("sleep", 0.02),
+    ("send", 0, [(0, None, ())]),
+]
+"""A device that the first process takes for that of a person who has left it."""
 LATENCIES = st.lists(st.sampled_from([0.0, 0.001, 0.02, 0.2, 0.6, 0.9, 5.0]), min_size=1, max_size=12)
 
 
@@ -184,6 +193,7 @@ def test_nobody_receives_the_attributes_of_another_person(  # noqa: PLR0917 - fi
 
     @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
     @given(st.lists(STEPS, min_size=2, max_size=14), LATENCIES, st.booleans())
+    @example(steps=PASSED_ON_WITHOUT_THE_STORE, latencies=[0.001], in_portions=False)
     def holds(steps, latencies, in_portions):
         monkeypatch.setattr(desk, "FEW", 0 if in_portions else 500)
         monkeypatch.setattr(desk, "PORTION", 1)

@@ -271,7 +271,9 @@ class Batch:
         device = None if reading.device is None else self._devices.get(reading.device)
         # Without the store nobody knows whether another process has seen somebody else on the device meanwhile.
         blind = self._blind and not reading.persons and (device is None or not device.unsaved)
-        visitors = reading.org.no_visitors if blind else self._visitors(reading, records, who)
+        if blind:
+            who = memory.NOBODY
+        visitors = self._visitors(reading, records, who)
         replies: list[Reply | Pending] = []
         next_link = reading.first + (0 if reading.device is None else 1 + len(reading.org.running))
         waits = False
