@@ -175,7 +175,7 @@ class Waiting(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     Attributes:
         reading: The event.
-        replies: For each integration, what is told, or awaited.
+        replies: For each integration, what is told, or awaited until it is settled.
         who: Whom its device belongs to.
         visitors: For each integration, what the device's visitor record says of this person.
     """
@@ -184,10 +184,6 @@ class Waiting(msgspec.Struct, frozen=True, eq=False, gc=False):
     replies: list[Reply | Pending]
     who: Who
     visitors: Sequence[Answer | None]
-
-
-Settled = tuple[Reading, list[Reply], Who]
-"""An event, what it is told of each integration, and whom its device belongs to."""
 
 
 class Batch:
@@ -203,7 +199,6 @@ class Batch:
 
     Attributes:
         waiting: The events that wait for lookups.
-        settled: Those of them for which it is decided what they are told.
         tasks: The lookups that events wait for.
         waits_with_devices: Whether any event that waits has a device, which others may have news of.
     """
@@ -222,7 +217,6 @@ class Batch:
         self._deadline = deadline
         self._spawn = spawn
         self.waiting: list[Waiting] = []
-        self.settled: list[Settled] = []
         self.tasks: set[asyncio.Future[Reply]] = set()
         self.waits_with_devices = False
         self._now = time.time()
@@ -316,15 +310,16 @@ class Batch:
                     if isinstance(reply, Pending) and not reply.task.done():
                         self._follow(reading, index, reply.task, who)
             self._remember(reading, replies, who, each.visitors)
-            self.settled.append((reading, replies, who))
+            each.replies[:] = replies
         self._publish()
 
-    def attach(self, settled: Sequence[Settled]) -> None:
-        """Attach what was decided, except for who was forgotten meanwhile."""
+    def attach(self, waiting: Sequence[Waiting]) -> None:
+        """Attach what `settle` decided, except for who was forgotten meanwhile."""
         self._heeds = self._anybody_is_suppressed()
-        for reading, replies, who in settled:
-            forgotten = self._heeds and _is_suppressed(reading, who)
-            self._attach(reading, [_SUPPRESSED] * len(replies) if forgotten else replies)
+        for each in waiting:
+            replies: list[Reply] = each.replies  # type: ignore[assignment] # none is pending
+            forgotten = self._heeds and _is_suppressed(each.reading, each.who)
+            self._attach(each.reading, [_SUPPRESSED] * len(replies) if forgotten else replies)
 
     @property
     def has_written(self) -> bool:

@@ -198,7 +198,7 @@ class Enricher:
                 await suppression.hear(self._store, suppressed)
             else:
                 await self._store.flush()
-            await place.work(batch.settled, batch.attach)
+            await place.work(batch.waiting, batch.attach)
         except BaseException:
             await self._store.flush()
             raise
