@@ -623,7 +623,7 @@ async def cancelled_within_the_body(http, url):
 
 async def too_slow(http, url):
     with pytest.raises(httpx.ReadTimeout):
-        await http.get(f"{url}/mute", timeout=0.03)
+        await http.get(f"{url}/mute", timeout=httpx.Timeout(5, read=0.03))
 
 
 async def no_http(http, url):
