@@ -36,7 +36,8 @@ class Sizes:
 
     Attributes:
         one_batch: E-mails in a single batch, to count its calls.
-        identities: E-mails for each contender in each round. None comes twice.
+        identities: E-mails for each contender in each round. None comes twice. So many that the first and the last
+            call, in which we wait for the partner alone, weigh little.
         rounds: Contenders take turns in every round.
         latency_ms: Of the operator, beside the time that it works.
         call: Most identities in one call, the partner's limit; also, events in one of our batches.
@@ -44,7 +45,7 @@ class Sizes:
     """
 
     one_batch: int = 10_000
-    identities: int = 50_000
+    identities: int = 100_000
     rounds: int = 5
     latency_ms: int = 40
     call: int = 5_000
