@@ -60,7 +60,7 @@ async def test_what_another_process_put_in_the_place_of_a_lease_stays_as_it_is(s
         assert await claim(store, leases, "a")
         await redis.set("a", value, px=60_000)
         await asyncio.sleep(LIFE / 1000)
-        assert await redis.pttl("a") > LIFE
+        assert await redis.pttl("a") > 50_000
         leases.release("a")
         await store.flush()
         assert await redis.exists("a")
