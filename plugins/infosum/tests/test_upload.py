@@ -9,7 +9,7 @@ import attrs
 import httpx
 import pytest
 
-from partnerenrich import BadResponse
+from partnerenrich import BadResponse, Unavailable
 from partnerenrich.models import StagedFile
 
 
@@ -54,6 +54,43 @@ async def test_a_file_that_changed_is_refused(bench, csv_of, made_people):
     assert receipt.state == "failed"
     assert receipt.message == "InfoSum's storage refuses a file of the batch (400)"
     assert bench.ledger.progress == {}
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_an_answer_that_comes_before_the_whole_file_was_read(bench, csv_of, made_people, status):
+    """Whoever sends stops asking for more, and the file is closed all the same."""
+    content = csv_of(made_people(3))
+    batch = bench.stage(content, mode="local_upload")
+    files = []
+    answered = bench.line.handle_async_request
+
+    def opened(file: StagedFile) -> io.BytesIO:
+        files.append(io.BytesIO(content))
+        return files[-1]
+
+    async def early(request: httpx.Request) -> httpx.Response:
+        if request.method != "PUT":
+            return await answered(request)
+        early.sent = aiter(request.stream)
+        await anext(early.sent)
+        return httpx.Response(status)
+
+    bench.line.handle_async_request = early
+    await bench.call(attrs.evolve(batch, open=opened))
+
+    assert [file.closed for file in files] == [True]
+
+
+async def test_a_file_that_cannot_be_opened(bench, csv_of, made_people):
+    """It is our storage that does not answer: that passes, and says nothing of InfoSum."""
+    batch = bench.stage(csv_of(made_people(3)), mode="local_upload")
+
+    def away(file: StagedFile) -> io.BytesIO:
+        raise OSError(f"{file.url} is away")
+
+    with pytest.raises(Unavailable, match=r"^a file of the batch cannot be opened \(OSError\)$"):
+        await bench.call(attrs.evolve(batch, open=away))
+    assert (await bench.drive(batch)).accepted == 3
 
 
 async def test_a_call_that_is_short_of_time_goes_on_later(bench, csv_of, made_people):

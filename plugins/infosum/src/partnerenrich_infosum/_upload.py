@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import attrs
 import httpx
 
-from partnerenrich import BadResponse
+from partnerenrich import BadResponse, Unavailable
 from partnerenrich.http import raise_for_status
 from partnerenrich.models import StagedFile
 from partnerenrich_infosum._api import Document, Refused, inside, needed, text
@@ -21,6 +21,7 @@ from partnerenrich_infosum._startup import Plan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from typing import BinaryIO
 
 CHUNK = 1 << 20
 """Bytes that are read at once."""
@@ -58,7 +59,12 @@ class Upload:
     async def _put(self, run: Run, url: str, headers: dict[str, str]) -> None:
         """Send the file. The address is a credential of its own, and the key stays away from it."""
         headers["Content-Length"] = str(self.file.bytes)
-        response = await run.api.http.put(_address(run, url), content=_content(run, self.file), headers=headers)
+        address = _address(run, url)
+        source = await _opened(run, self.file)
+        try:
+            response = await run.api.http.put(address, content=_chunks(source), headers=headers)
+        finally:
+            await asyncio.to_thread(source.close)
         if 400 <= response.status_code < 500 and response.status_code not in {408, 429}:
             status = response.status_code
             raise Refused(f"InfoSum's storage refuses a file of the batch ({status})", status)
@@ -100,10 +106,13 @@ def _headers(answer: Document) -> dict[str, str]:
     return {name: value for name, value in headers.items() if isinstance(value, str)}
 
 
-async def _content(run: Run, file: StagedFile) -> AsyncIterator[bytes]:
-    source = await asyncio.to_thread(run.batch.open, file)
+async def _opened(run: Run, file: StagedFile) -> BinaryIO:
     try:
-        while chunk := await asyncio.to_thread(source.read, CHUNK):
-            yield chunk
-    finally:
-        await asyncio.to_thread(source.close)
+        return await asyncio.to_thread(run.batch.open, file)
+    except Exception as error:  # noqa: BLE001 - a storage may raise anything; it is no answer of InfoSum
+        raise Unavailable(f"a file of the batch cannot be opened ({type(error).__name__})") from None
+
+
+async def _chunks(source: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(source.read, CHUNK):
+        yield chunk
