@@ -21,6 +21,7 @@ from partnerenrich.enrichment import Enricher
 from partnerenrich.models import Outcome
 from partnerenrich_server.embedded import open_store
 from partnerenrich_server.engine import relax_garbage_collector
+from partnerenrich_server.hub.serving import loop_factory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -183,8 +184,12 @@ class Bench:
 def run(*, quick: bool) -> Report:
     """Run the benchmark."""
     sizes = Sizes(calls=64, rounds=1, timed_rounds=1, timed_events=20) if quick else Sizes()
-    with open_store("embedded:") as store, _remote.serve(sizes.latency_ms / 1000) as remote:
-        return asyncio.run(_measure(sizes, Bench(sizes, remote, store)))
+    with (
+        open_store("embedded:") as store,
+        _remote.serve(sizes.latency_ms / 1000) as remote,
+        asyncio.Runner(loop_factory=loop_factory()) as runner,  # as in the hub, where events come one by one
+    ):
+        return runner.run(_measure(sizes, Bench(sizes, remote, store)))
 
 
 async def _measure(sizes: Sizes, bench: Bench) -> Report:

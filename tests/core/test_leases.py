@@ -8,7 +8,7 @@ import pytest
 from partnerenrich.leases import Leases
 from partnerenrich.store import CLAIM, Store
 
-LIFE = 150
+LIFE = 400
 
 
 @pytest.fixture(name="store")
