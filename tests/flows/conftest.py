@@ -9,7 +9,6 @@ import ctypes
 import importlib.metadata
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -47,27 +46,21 @@ def die_with_parent():
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 class Server:
     """A store of one of the kinds ``valkey``, ``redis`` and ``cluster`` (of one node)."""
 
-    def __init__(self, kind):
+    def __init__(self, kind, free_port):
         self.kind = kind
         self._binary = binary(kind)
         self._folder = Path(tempfile.mkdtemp(prefix="partnerenrich-test-", dir="/tmp"))
-        self._port = free_port() if kind == "cluster" else 0
+        self._port, self._bus_port = (free_port(), free_port()) if kind == "cluster" else (0, 0)
         self.url = f"redis+cluster://127.0.0.1:{self._port}" if kind == "cluster" else f"unix://{self._folder}/s"
         self.start()
 
     def start(self):
         options = {"port": self._port, "bind": "127.0.0.1", "dir": self._folder, "save": "", "appendonly": "no"}
         if self.kind == "cluster":
-            options |= {"cluster-enabled": "yes", "cluster-port": free_port()}
+            options |= {"cluster-enabled": "yes", "cluster-port": self._bus_port}
         else:
             options |= {"unixsocket": self._folder / "s"}
         command = [self._binary, *(str(word) for name, value in options.items() for word in (f"--{name}", value))]
@@ -110,13 +103,13 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def servers():
+def servers(free_port):
     """Servers by kind, started when they are first asked for and shared by all tests that do no harm to them."""
     running: dict[str, Server] = {}
 
     def server(kind):
         if kind not in running:
-            running[kind] = Server(kind)
+            running[kind] = Server(kind, free_port)
         return running[kind]
 
     yield server
@@ -133,12 +126,12 @@ def server(request, servers):
 
 
 @pytest.fixture
-def new_server():
+def new_server(free_port):
     """Start a server that the test may harm."""
     started = []
 
     def new(kind="valkey"):
-        started.append(Server(kind))
+        started.append(Server(kind, free_port))
         return started[-1]
 
     yield new

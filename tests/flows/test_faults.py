@@ -241,7 +241,7 @@ def test_no_server_outlives_a_killed_test_run(tmp_path):
     code = (
         f"import importlib.util, time\nspec = importlib.util.spec_from_file_location('c', {str(conftest)!r})\n"
         "c = importlib.util.module_from_spec(spec); spec.loader.exec_module(c)\n"
-        "server = c.Server('valkey'); print(server._process.pid, server._folder, flush=True); time.sleep(60)"
+        "server = c.Server('valkey', None); print(server._process.pid, server._folder, flush=True); time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     pid, folder = child.stdout.readline().split()

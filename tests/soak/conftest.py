@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -410,19 +409,13 @@ def new_embedded(tmp_path):
 # Partners
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 class PartnerProcess:
     """The sandbox of one partner, in a process that is killed and started again on the same port."""
 
-    def __init__(self, start, name):
+    def __init__(self, start, name, port):
         self.name = name
         self._start = start
-        self._port = free_port()
+        self._port = port
         self._client = httpx.Client(trust_env=False, timeout=30)
         self.start()
 
@@ -492,12 +485,12 @@ USED = {
 
 
 @pytest.fixture
-def new_partner(started):
+def new_partner(started, free_port):
     """Serve the sandbox of a partner."""
     served = []
 
     def new(name):
-        served.append(PartnerProcess(started, name))
+        served.append(PartnerProcess(started, name, free_port()))
         return served[-1]
 
     yield new

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -45,22 +44,16 @@ def die_with_parent():
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 class PostgreSQL:
     """Debian's server on a free port of 127.0.0.1; it refuses to run as root."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, port):
         self._as = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
         self._folder = folder
         if self._as:
             shutil.chown(folder, "postgres", "postgres")
         self._tools = self._find_tools()
-        self._port = free_port()
+        self._port = port
         options = ["-D", folder / "data", "-U", "tester", "--auth=trust", "-E", "UTF8", "--no-sync"]
         subprocess.run(
             [self._tools / "initdb", *options], check=True, stdout=subprocess.DEVNULL, cwd=folder, **self._as
@@ -111,11 +104,11 @@ class PostgreSQL:
 
 
 @pytest.fixture(scope="session")
-def postgresql():
+def postgresql(free_port):
     """A server for all tests of the session, started when it is first asked for."""
     folder = Path(tempfile.mkdtemp(prefix="partnerenrich-test-", dir="/tmp"))
     try:
-        server = PostgreSQL(folder)
+        server = PostgreSQL(folder, free_port())
         yield server
         server.stop()
     finally:

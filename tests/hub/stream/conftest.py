@@ -39,12 +39,6 @@ def die_with_parent():
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @attrs.frozen
 class Entry:
     """What the stream holds of one event."""
@@ -77,8 +71,8 @@ class Broker:
 class RedisBroker(Broker):
     """Keeps on disk what it has acknowledged. It has a password."""
 
-    def __init__(self, binary, folder):
-        self._binary, self._folder, self._port = binary, folder, free_port()
+    def __init__(self, binary, folder, port):
+        self._binary, self._folder, self._port = binary, folder, port
         self.url = f"redis://:{PASSWORD}@127.0.0.1:{self._port}"
         self.stream = {"kind": "redis", "url": self.url}
         self.start()
@@ -143,8 +137,8 @@ class MockCluster(KafkaBroker):
 class Tansu(KafkaBroker):
     """One broker in memory that can be started again at its address, and has then lost everything."""
 
-    def __init__(self):
-        self._port = free_port()
+    def __init__(self, port):
+        self._port = port
         self.servers = f"127.0.0.1:{self._port}"
         self.start()
 
@@ -175,18 +169,18 @@ def binary_in(distribution, name):
 
 
 @pytest.fixture(name="new_broker")
-def _new_broker(tmp_path):
+def _new_broker(tmp_path, free_port):
     """Start a broker of a kind: ``redis``, ``valkey``, ``kafka`` or ``tansu``."""
     started = []
 
     def new(kind):
         if kind in {"kafka", "tansu"}:
-            started.append(MockCluster() if kind == "kafka" else Tansu())
+            started.append(MockCluster() if kind == "kafka" else Tansu(free_port()))
         else:
             binary = redis_binary() if kind == "redis" else valkey_binary()
             folder = tmp_path / f"broker-{len(started)}"
             folder.mkdir()
-            started.append(RedisBroker(binary, folder))
+            started.append(RedisBroker(binary, folder, free_port()))
         return started[-1]
 
     yield new
