@@ -61,7 +61,7 @@ async def test_an_answer_that_comes_before_the_whole_file_was_read(bench, csv_of
     """Whoever sends stops asking for more, and the file is closed all the same."""
     content = csv_of(made_people(3))
     batch = bench.stage(content, mode="local_upload")
-    files = []
+    files, abandoned = [], []
     answered = bench.line.handle_async_request
 
     def opened(file: StagedFile) -> io.BytesIO:
@@ -71,8 +71,8 @@ async def test_an_answer_that_comes_before_the_whole_file_was_read(bench, csv_of
     async def early(request: httpx.Request) -> httpx.Response:
         if request.method != "PUT":
             return await answered(request)
-        early.sent = aiter(request.stream)
-        await anext(early.sent)
+        abandoned.append(aiter(request.stream))
+        await anext(abandoned[-1])
         return httpx.Response(status)
 
     bench.line.handle_async_request = early
