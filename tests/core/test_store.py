@@ -10,12 +10,11 @@ from redis.exceptions import RedisClusterException, ResponseError
 
 from partnerenrich import store as store_module
 from partnerenrich.store import (
-    CLAIMS,
-    COMMANDS,
     LINGER_SECONDS,
     LOCAL_ENTRIES,
     LOCAL_SECONDS,
     PAUSE_SECONDS,
+    SCRIPT,
     LocalTier,
     Store,
     bucket,
@@ -45,8 +44,6 @@ async def _store(server):
 
 def names_in(script):
     """Names of the commands that a run of a script holds."""
-    if script[1] == CLAIMS.digest:
-        return
     words = list(script[3 + script[2] :])
     while words:
         name, length, commands = words[:3]
@@ -56,11 +53,10 @@ def names_in(script):
 
 @pytest.fixture(name="trips")
 async def _trips(store, monkeypatch):
-    """The commands of each round trip, to a server that knows the scripts."""
+    """The commands of each round trip, to a server that knows the script."""
     trips = []
     client = store._client
-    for script in (COMMANDS, CLAIMS):
-        await client.script_load(script.text)
+    await client.script_load(SCRIPT)
     execute_command = client.execute_command
 
     async def counted(*command, **options):
@@ -207,6 +203,33 @@ async def test_leases_that_are_asked_for_at_once_share_a_round_trip(store, trips
     granted = await asyncio.gather(*(store.lease((f"l{n % 50}", 1000, "a")) for n in range(100)))
     assert [one for one, _ in granted] == [True] * 50 + [False] * 50
     assert len(trips) == 1
+
+
+async def test_claims_travel_with_the_writes_of_the_same_moment(store, redis, trips):
+    await redis.set("known", b"1")
+    store.queue([("SET", "a", b"1", "PX", 1000)])
+    claimed, values = await asyncio.gather(
+        asyncio.gather(store.lease(("new", 1000, "new")), store.lease(("known:~lease", 1000, "known"))),
+        store.flush(["version"]),
+    )
+    assert (claimed, values) == ([(True, None), (True, b"1")], [None])
+    assert trips == [["SET", "CLAIM", "CLAIM", "GET", "GET"]]
+
+
+async def test_a_claim_that_is_given_up_harms_no_other(store, redis):
+    await redis.set("known", b"1")
+    first, second = (asyncio.create_task(store.lease((f"l{n}", 1000, "known"))) for n in range(2))
+    reading = asyncio.create_task(store.flush(["known"]))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await second == (True, b"1")
+    assert await reading == [b"1"]
+
+
+async def test_a_claim_leaves_what_stands_in_its_place(store, redis):
+    await redis.set("record", b"1")
+    assert await store.lease(("record", 1000, "record")) == (False, b"1")
+    assert await redis.get("record") == b"1"
 
 
 async def test_a_counter_counts_and_ends(store, redis):

@@ -17,7 +17,7 @@ from partnerenrich.attachment import WRITTEN
 from partnerenrich.batch import Batch, Device, Reading
 from partnerenrich.budget import daily_budget
 from partnerenrich.bulk import new_lookup, together
-from partnerenrich.desk import Desk
+from partnerenrich.desk import FEW, Desk
 from partnerenrich.erasure import Eraser, Watch
 from partnerenrich.errors import ConfigError, PartnerError, Problem
 from partnerenrich.events import Event, EventError, at_path, value_of
@@ -181,7 +181,7 @@ class Enricher:
                 await turn.comes()
                 with together(running.lookup for org in orgs for running in org.running):
                     await place.work(readings, partial(batch.plan, records))
-                if batch.tasks:
+                if len(batch.tasks) > FEW:
                     await off()
             finally:
                 turn.end()

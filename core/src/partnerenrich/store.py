@@ -20,7 +20,7 @@ from redis.exceptions import NoScriptError, RedisClusterException, RedisError, R
 from partnerenrich.errors import PartnerEnrichError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,6 @@ Claim = tuple[str, int, str]
 """The key of a lease, its life in milliseconds, and the key of the record that it is about, of the same bucket."""
 Claimed = tuple[bool, bytes | None]
 """Whether the work is ours: False when another process has the lease. And the record as it is now, or a claim."""
-_OURS: Final[Claimed] = (True, None)
 CLAIM: Final = b"claimed by "
 """How the value of a lease begins. The rest names who has it."""
 
@@ -52,42 +51,23 @@ OWED_ENTRIES: Final = 100_000
 """Most deletions that are kept for Redis to come back."""
 
 SCRIPT_COMMANDS: Final = 500
-"""Most commands, or claims, in one run of a script: nobody else is served meanwhile, about half a millisecond."""
+"""Most commands in one run of the script: nobody else is served meanwhile, about half a millisecond."""
 
 FAILURES = (RedisError, RedisClusterException, OSError, TimeoutError)
 DELETIONS = frozenset({"DEL", "HDEL"})
 
 
-class Script:
-    """
-    What Redis does by itself.
-
-    Attributes:
-        text: In Lua.
-        digest: By which Redis knows it.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-
-_IS_FULL: Final = """
+SCRIPT: Final = """
 local full = redis.pcall('SETRANGE', KEYS[1], 0, '')
 if type(full) ~= 'table' or not full.err or not string.find(tostring(full.err), 'OOM', 1, true) then
     full = nil
 end
-"""
-"""
-A script that has written anything is past the check for a full memory, so the check comes first: by writing
-nothing into a key, which is refused when Redis is full and else does nothing.
-"""
-
-COMMANDS: Final = Script(
-    _IS_FULL
-    + """
 local takes_memory = {SET = true, PSETEX = true, HSET = true, HSETNX = true, NOTE = true, INCR = true}
 local ours = {}
+function ours.CLAIM(key, claim, milliseconds)
+    local granted = full or redis.pcall('SET', key, claim, 'NX', 'PX', milliseconds)
+    return granted and granted.ok and 1 or redis.pcall('GET', key) or granted
+end
 function ours.RELEASE(key, claim)
     return redis.pcall('GET', key) == claim and redis.pcall('UNLINK', key) or 0
 end
@@ -120,35 +100,21 @@ while at < #ARGV do
 end
 return replies
 """
-)
 """
-Many commands in one: each runs by itself, and has its own reply or error.
+Many commands in one, done by Redis itself: each runs by itself, and has its own reply or error.
+
+A script that has written anything is past the check for a full memory, so the check comes first: by writing
+nothing into a key, which is refused when Redis is full and else does nothing.
 
 ``KEYS`` has the key of each command; ``ARGV``, for each row of commands of one name and length, the name, how many
-words follow the key in each, how many commands these are, and then those words. Three commands are ours: ``RELEASE
-key claim`` and ``PROLONG key claim milliseconds`` do nothing where another value stands; ``NOTE key score member most
-seconds`` adds to a sorted set, of which no more than the greatest are kept, for so long.
+words follow the key in each, how many commands these are, and then those words. Four commands are ours: ``CLAIM key
+claim milliseconds`` puts a claim where nothing is, and has 1 for reply, else what stands there; ``RELEASE key claim``
+and ``PROLONG key claim milliseconds`` do nothing where another value stands; ``NOTE key score member most seconds``
+adds to a sorted set, of which no more than the greatest are kept, for so long.
 """
 
-CLAIMS: Final = Script(
-    _IS_FULL
-    + """
-local replies, count = {}, tonumber(ARGV[1])
-for i = 1, count do
-    local lease, record = KEYS[i], KEYS[#KEYS - count + i]
-    local granted = full or redis.pcall('SET', lease, ARGV[2], 'NX', 'PX', ARGV[3])
-    replies[2 * i - 1] = granted
-    replies[2 * i] = (full or not granted or lease ~= record) and redis.pcall('GET', record)
-end
-return replies
-"""
-)
-"""
-Many claims: ``KEYS`` has all leases, then all records where these are others; ``ARGV`` how many claims, who claims,
-and how long each lasts.
-
-The replies to both stand side by side. Where lease and record are one, a claim that is granted found nothing there.
-"""
+_DIGEST: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+"""By which Redis knows the script."""
 
 BUCKETS: Final = [f"{{b{number}}}" for number in range(256)]
 """Hash tags, among which the keys are spread; see `bucket`."""
@@ -315,7 +281,6 @@ class Store:
         self._sending: asyncio.Task[None] | None = None
         self._reads: list[tuple[Sequence[str], asyncio.Future[Sequence[bytes | None]]]] = []
         self._claims: list[tuple[Claim, asyncio.Future[Claimed]]] = []
-        self._grants = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.failures = 0
 
@@ -425,19 +390,27 @@ class Store:
 
     async def _send(self) -> None:
         async with self._writing:  # one at a time: a later write of a key must not overtake an earlier one
+            await asyncio.sleep(0)  # what is wanted at the same moment comes along
             self._sending, self._next_send = self._next_send, None
             queued, self._outbox = self._outbox, []
+            claims, self._claims = self._claims, []
             asked, self._asked = self._asked, []
             writes = queued if self.down else [*self._owed, *queued]
-            reads: list[Command] = [("GET", key) for keys, _ in asked for key in keys]
-            if writes or reads:
-                replies = await self._write([*writes, *reads])
-                self._settle_deletions(writes, replies[: len(writes)])
+            claiming = self._claiming(claim for claim, _ in claims)
+            commands = [*writes, *claiming, *(("GET", key) for keys, _ in asked for key in keys)]
+            try:
+                replies = iter(await self._write(commands) if commands else ())
+                self._settle_deletions(writes, list(itertools.islice(replies, len(writes))))
                 self._keep(queued)
-                found = iter(replies[len(writes) :] or [None] * len(reads))
+                for claim, claimed in claims:
+                    said = _claimed(claim, replies)
+                    if not claimed.done():
+                        claimed.set_result(said)
                 for keys, values in asked:
-                    read = itertools.islice(found, len(keys))
-                    values[:] = [reply if isinstance(reply, bytes) else None for reply in read]
+                    values[:] = [reply if isinstance(reply := next(replies, None), bytes) else None for _ in keys]
+            finally:
+                for _, claimed in claims:
+                    claimed.cancel()  # nobody waits for what will never come
 
     def _settle_deletions(self, commands: Sequence[Command], replies: Sequence[Any]) -> None:
         settled = zip(commands, replies or [RedisError()] * len(commands))
@@ -460,30 +433,21 @@ class Store:
         """
         Claim the work on a record among all processes, and read the record as it is now.
 
-        Claims that are made at the same moment share a round trip.
+        Claims travel with the writes that are queued, and with those of the same moment.
         """
         claimed: asyncio.Future[Claimed] = asyncio.get_running_loop().create_future()
         self._claims.append((claim, claimed))
-        if not self._grants:
-            self._grants = True
-            self._spawn(self._grant)
+        self._send_soon()
         return await claimed
 
     async def leases(self, claims: Sequence[Claim]) -> list[Claimed]:
         """
-        Claim the work on many records, in one round trip.
+        Claim the work on many records, in one round trip of their own.
 
         Every lease is ours when Redis cannot tell.
         """
-        replies = await self._run(claims, self._claiming)
-        if not replies:
-            return [_OURS] * len(claims)
-        return [
-            _OURS
-            if value is None and reply is not None
-            else (reply is not None, value if isinstance(value, bytes) else None)
-            for reply, value in zip(replies[::2], replies[1::2])
-        ]
+        replies = iter(await self._write(self._claiming(claims)))
+        return [_claimed(claim, replies) for claim in claims]
 
     def release(self, key: str) -> None:
         """Give a claim back, once the writes that are queued have landed. A release that is lost only costs time."""
@@ -524,19 +488,14 @@ class Store:
         policy = told.get("maxmemory_policy")
         return policy if isinstance(policy, str) else None
 
-    async def _grant(self) -> None:
-        """Claim all that is wanted; what is wanted meanwhile goes with the next round trip."""
-        claims: list[tuple[Claim, asyncio.Future[Claimed]]] = []
-        try:
-            while self._claims:
-                claims, self._claims = self._claims, []
-                for (_, claimed), answer in zip(claims, await self.leases([claim for claim, _ in claims])):
-                    if not claimed.done():
-                        claimed.set_result(answer)
-        finally:
-            self._grants = False
-            for _, claimed in (*claims, *self._claims):
-                claimed.cancel()
+    def _claiming(self, claims: Iterable[Claim]) -> list[Command]:
+        """The commands that make these claims. `_claimed` reads what comes of them."""
+        commands: list[Command] = []
+        for lease, milliseconds, record in claims:
+            commands.append(("CLAIM", lease, self._claim, milliseconds))
+            if lease != record:
+                commands.append(("GET", record))
+        return commands
 
     async def _write(self, commands: Sequence[Command]) -> list[Any]:
         """The reply of each command, an exception where Redis refused it; nothing at all when Redis is gone."""
@@ -568,30 +527,18 @@ class Store:
         replies: list[Any] = [None] * len(commands)
         portions = self._portions([str(command[1]) for command in commands])
         runs = [_arguments([commands[index] for index in portion]) for portion in portions]
-        for portion, answer in zip(portions, await self._evaluate(COMMANDS, runs)):
+        for portion, answer in zip(portions, await self._evaluate(runs)):
             each = [answer] * len(portion) if isinstance(answer, Exception) else answer
             for index, reply in zip(portion, each):
                 replies[index] = reply
         return replies
 
-    async def _claiming(self, claims: Sequence[Claim]) -> list[Any]:
-        """The reply to each lease, and the record."""
-        replies: list[Any] = [None] * (2 * len(claims))
-        kinds = ((lease == record, milliseconds) for lease, milliseconds, record in claims)
-        portions = self._portions([lease for lease, _, _ in claims], kinds)
-        runs = [self._claim_arguments([claims[index] for index in portion]) for portion in portions]
-        for portion, answer in zip(portions, await self._evaluate(CLAIMS, runs)):
-            each = [answer] * (2 * len(portion)) if isinstance(answer, Exception) else answer
-            for index, reply, record in zip(portion, each[::2], each[1::2]):
-                replies[2 * index], replies[2 * index + 1] = reply, record
-        return replies
-
-    async def _evaluate(self, script: Script, runs: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
-        """The answers to so many runs of a script, whose text goes to nodes that do not know it yet."""
-        answers = await self._each([("EVALSHA", script.digest, *arguments) for arguments in runs])
+    async def _evaluate(self, runs: Sequence[Sequence[str | bytes | int]]) -> list[Any]:
+        """The answers to so many runs of the script, whose text goes to nodes that do not know it yet."""
+        answers = await self._each([("EVALSHA", _DIGEST, *arguments) for arguments in runs])
         unknown = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
-            again = await self._each([("EVAL", script.text, *runs[number]) for number in unknown])
+            again = await self._each([("EVAL", SCRIPT, *runs[number]) for number in unknown])
             for number, answer in zip(unknown, again):
                 answers[number] = answer
         return answers
@@ -612,22 +559,13 @@ class Store:
     def _pipeline(self) -> Any:
         return self._client.pipeline(**({} if self._cluster else {"transaction": False}))
 
-    def _claim_arguments(self, claims: Sequence[Claim]) -> list[str | bytes | int]:
-        """What the script is told of these claims, which are of one kind."""
-        lease, milliseconds, record = claims[0]
-        keys = [lease for lease, _, _ in claims]
-        if lease != record:
-            keys += [record for _, _, record in claims]
-        return [len(keys), *keys, len(claims), self._claim, milliseconds]
-
-    def _portions(self, keys: Sequence[str], kinds: Iterable[object] = ()) -> list[Sequence[int]]:
-        """Positions of keys that are seen to together: not too many, of one kind, and in a cluster of one bucket."""
+    def _portions(self, keys: Sequence[str]) -> list[Sequence[int]]:
+        """Positions of keys that are seen to together: not too many, and in a cluster those of one bucket."""
         together: Iterable[Sequence[int]] = [range(len(keys))]
-        if self._cluster or kinds:
-            alike: dict[object, list[int]] = {}
-            buckets = map(_bucket_of, keys) if self._cluster else ()
-            for index, name in enumerate(itertools.zip_longest(buckets, kinds)):
-                alike.setdefault(name, []).append(index)
+        if self._cluster:
+            alike: dict[str, list[int]] = {}
+            for index, key in enumerate(keys):
+                alike.setdefault(_bucket_of(key), []).append(index)
             together = alike.values()
         return [
             portion[start : start + SCRIPT_COMMANDS]
@@ -687,6 +625,14 @@ def _arguments(commands: Sequence[Command]) -> list[str | bytes | int]:
 
 def _name_and_length(command: Command) -> tuple[str | bytes | int, int]:
     return command[0], len(command)
+
+
+def _claimed(claim: Claim, replies: Iterator[Any]) -> Claimed:
+    """What came of a claim, by the next of the replies to `Store._claiming`; ours when there is none."""
+    lease, _, record = claim
+    granted = next(replies, None)
+    there = granted if lease == record else next(replies, None)
+    return not isinstance(granted, bytes), there if isinstance(there, bytes) else None
 
 
 def is_claim(record: bytes | None) -> bool:
