@@ -312,6 +312,42 @@ async def test_a_thousand_concurrent_events_of_one_cold_visitor_make_one_call(op
         assert len(partner.calls) == 1
 
 
+async def test_a_cold_visitor_takes_three_round_trips(open_enricher, resolver, monkeypatch):
+    """Its records are read; its person is noted and the question claimed; the answer is written."""
+    async with open_enricher(toy=resolver()) as enricher:
+        await enricher.enrich([identify("first", "first")])  # the script is known
+        trips, client = [], enricher._store._client
+        execute_command = client.execute_command
+
+        async def counted(*command, **options):
+            trips.append(command[0])
+            return await execute_command(*command, **options)
+
+        monkeypatch.setattr(client, "execute_command", counted)
+        assert outcome((await enricher.enrich([identify()]))[0]) == "fresh"
+        assert trips == ["MGET", "EVALSHA", "EVALSHA"]
+
+
+async def test_a_remembered_visitor_waits_for_no_write_of_others(open_enricher, resolver, monkeypatch):
+    async with open_enricher(toy=resolver()) as enricher:
+        await enricher.enrich([identify()])
+        write, gate, writes = enricher._store._write, asyncio.Event(), asyncio.Event()
+
+        async def held_back(commands):
+            writes.set()
+            await gate.wait()
+            return await write(commands)
+
+        monkeypatch.setattr(enricher._store, "_write", held_back)
+        cold = asyncio.create_task(enricher.enrich([identify("bob", "d2")]))
+        await writes.wait()
+        warm = asyncio.create_task(enricher.enrich([identify()]))
+        waited, _ = await asyncio.wait({warm}, timeout=1)
+        gate.set()
+        assert waited == {warm}
+        assert [outcome((await each)[0]) for each in (warm, cold)] == ["hit", "fresh"]
+
+
 async def test_two_processes_make_one_call_for_one_cold_visitor(open_enricher, resolver):
     partner = resolver(latency=0.03)
     async with open_enricher(toy=partner) as one, open_enricher(toy=partner) as two:

@@ -201,6 +201,7 @@ class Batch:
         waiting: The events that wait for lookups.
         tasks: The lookups that events wait for.
         waits_with_devices: Whether any event that waits has a device, which others may have news of.
+        has_queued: Whether the store was given anything to write.
     """
 
     def __init__(
@@ -221,6 +222,7 @@ class Batch:
         self.waits_with_devices = False
         self._now = time.time()
         self._asks = False
+        self.has_queued = False
         self._blind = False
         self._heeds = False
         self._held: list[str] = []
@@ -414,15 +416,15 @@ class Batch:
         device.unsaved += 1
         self._changed.append(device)
         if not _is_suppressed(reading, who):
-            self._store.queue(org.eraser.seen(who.persons.values(), canonical_id, org.remember_seconds))
+            self._queue(org.eraser.seen(who.persons.values(), canonical_id, org.remember_seconds))
         if who.stamp == before.stamp:
-            self._store.queue([memory.save(name, who, org.remember_seconds)])
+            self._queue([memory.save(name, who, org.remember_seconds)])
             return who
         device.told = [None] * len(org.running)
         # The person before is taken out first, which even a full store does.
-        self._store.queue([("DEL", name), memory.save(name, who, org.remember_seconds)])
+        self._queue([("DEL", name), memory.save(name, who, org.remember_seconds)])
         if org.has_browser_copy and browser.is_device_cookie(canonical_id):
-            self._store.queue(browser.belongs(org.keys.browser(canonical_id), who.stamp, org.remember_seconds))
+            self._queue(browser.belongs(org.keys.browser(canonical_id), who.stamp, org.remember_seconds))
         return who
 
     def _hold(self, name: str, who: Who, integrations: int) -> Device:
@@ -610,7 +612,7 @@ class Batch:
             commands.append(("EXPIRE", name, org.remember_seconds))
             commands += org.eraser.seen(who.persons.values(), canonical_id, org.remember_seconds)
         self._remembered.add(key)
-        self._store.queue(commands)
+        self._queue(commands)
         trusted = org.trusts_events or who.is_vouched
         if integration.allowlist and trusted and browser.is_device_cookie(canonical_id):
             copy, granted = org.keys.browser(canonical_id), consents(reading.event)
@@ -621,14 +623,18 @@ class Batch:
             if device is not None and device.unsaved:  # who forgets the person may not find this device yet
                 self._copies.append((reading, index, who, commands))
             else:
-                self._store.queue(commands)
+                self._queue(commands)
+
+    def _queue(self, commands: Sequence[Command]) -> None:
+        self.has_queued = True
+        self._store.queue(commands)
 
     def _publish(self) -> None:
         """Write the browser copies that were held back, now that it is known who was forgotten meanwhile."""
         copies, self._copies = self._copies, []
         for reading, index, who, commands in copies:
             if not _is_suppressed(reading, who) and not self._is_over(reading, index, who):
-                self._store.queue(commands)
+                self._queue(commands)
 
     def _forget_visitor(self, reading: Reading, index: int) -> None:
         assert reading.canonical_id is not None
@@ -636,7 +642,7 @@ class Batch:
         commands: list[Command] = [("DEL", reading.visitor_key(index))]
         if integration.allowlist:
             commands += browser.withdraw(reading.org.keys.browser(reading.canonical_id), integration.provider)
-        self._store.queue(commands)
+        self._queue(commands)
 
     def _follow(self, reading: Reading, index: int, task: asyncio.Future[Reply], who: Who) -> None:
         """See to a lookup after its events have left. The device stays in sight until then."""

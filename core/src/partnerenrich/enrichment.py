@@ -196,7 +196,7 @@ class Enricher:
             await place.work(batch.waiting, batch.settle)
             if batch.tasks:  # somebody may have been forgotten meanwhile
                 await suppression.hear(self._store, suppressed)
-            else:
+            elif batch.has_queued:
                 await self._store.flush()
             await place.work(batch.waiting, batch.attach)
         except BaseException:

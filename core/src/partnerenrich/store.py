@@ -18,9 +18,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from partnerenrich.errors import PartnerEnrichError
+from partnerenrich.roundtrips import RoundTrips
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -272,16 +273,13 @@ class Store:
         self._local = LocalTier()
         self._down_until = 0.0
         self._outbox: list[Command] = []
-        self._asked: list[tuple[Sequence[str], list[bytes | None]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._owed: dict[Command, None] = {}
-        self._makes_up = False
-        self._writing = asyncio.Lock()
-        self._next_send: asyncio.Task[None] | None = None
-        self._sending: asyncio.Task[None] | None = None
-        self._reads: list[tuple[Sequence[str], asyncio.Future[Sequence[bytes | None]]]] = []
-        self._claims: list[tuple[Claim, asyncio.Future[Claimed]]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._reads: RoundTrips[Sequence[str], Sequence[bytes | None]] = RoundTrips(
+            self._read_together, lambda keys: [None] * len(keys)
+        )
+        self._sends: RoundTrips[Sequence[Command], Sequence[Any]] = RoundTrips(self._send, lambda _: ())
+        self._making_up: asyncio.Task[None] | None = None
         self.failures = 0
 
     @property
@@ -299,16 +297,18 @@ class Store:
         await self.flush()
         if self._timer is not None:
             self._timer.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._making_up is not None:
+            self._making_up.cancel()
+            await asyncio.gather(self._making_up, return_exceptions=True)
+        await self._reads.over()
+        await self._sends.over()
         await self._client.aclose()
 
     async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         """
         The values of all keys, in their order, in one round trip.
 
-        Reads that are asked for at the same moment share it. From the local tier
+        Reads of a few keys share it with others. From the local tier
         when Redis does not answer. Redis is not believed before it has made up
         for the deletions that it missed.
         """
@@ -316,24 +316,11 @@ class Store:
             return ()
         if len(keys) > FEW_KEYS:  # a batch: others would wait for it, and it for them
             return await self._read(keys)
-        values: asyncio.Future[Sequence[bytes | None]] = asyncio.get_running_loop().create_future()
-        self._reads.append((keys, values))
-        if len(self._reads) == 1:
-            self._spawn(self._read_gathered)
-        return await values
+        return await self._reads.send(keys)
 
-    async def _read_gathered(self) -> None:
-        reads, self._reads = self._reads, []
-        try:
-            found = await self._read([key for keys, _ in reads for key in keys])
-            start = 0
-            for keys, values in reads:
-                if not values.done():
-                    values.set_result(found[start : start + len(keys)])
-                start += len(keys)
-        finally:
-            for _, values in reads:
-                values.cancel()  # nobody waits for what will never come
+    async def _read_together(self, asked: Sequence[Sequence[str]]) -> list[Sequence[bytes | None]]:
+        values = iter(await self._read([key for keys in asked for key in keys]))
+        return [list(itertools.islice(values, len(keys))) for keys in asked]
 
     async def _read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         if self._owed and not self.down:
@@ -352,14 +339,14 @@ class Store:
 
     def queue(self, commands: Iterable[Command]) -> None:
         """Write these soon: with the next `flush`, at the latest after a moment."""
-        alone = not self._outbox
         self._outbox.extend(commands)
-        if alone and self._outbox:
+        if self._outbox and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._end_linger)
 
     def _end_linger(self) -> None:
+        self._timer = None
         if self._outbox:
-            self._send_soon()
+            self._sends.send(())
 
     async def flush(self, keys: Sequence[str] = ()) -> Sequence[bytes | None]:
         """
@@ -374,43 +361,21 @@ class Store:
         Returns:
             The values of the keys in their order; all None when Redis does not answer.
         """
-        values: list[bytes | None] = [None] * len(keys)
-        if keys:
-            self._asked.append((keys, values))
-        if keys or self._outbox or (self._owed and not self.down):
-            await asyncio.shield(self._send_soon())  # others' writes too: who waits for it may be cancelled
-        elif self._sending is not None and not self._sending.done():
-            await asyncio.shield(self._sending)
-        return values
+        if not (keys or self._outbox or self._sends.under_way or (self._owed and not self.down)):
+            return ()
+        replies = await self._sends.send([("GET", key) for key in keys])
+        return [reply if isinstance(reply, bytes) else None for reply in replies or [None] * len(keys)]
 
-    def _send_soon(self) -> asyncio.Task[None]:
-        if self._next_send is None:
-            self._next_send = self._spawn(self._send)
-        return self._next_send
-
-    async def _send(self) -> None:
-        async with self._writing:  # one at a time: a later write of a key must not overtake an earlier one
-            await asyncio.sleep(0)  # what is wanted at the same moment comes along
-            self._sending, self._next_send = self._next_send, None
-            queued, self._outbox = self._outbox, []
-            claims, self._claims = self._claims, []
-            asked, self._asked = self._asked, []
-            writes = queued if self.down else [*self._owed, *queued]
-            claiming = self._claiming(claim for claim, _ in claims)
-            commands = [*writes, *claiming, *(("GET", key) for keys, _ in asked for key in keys)]
-            try:
-                replies = iter(await self._write(commands) if commands else ())
-                self._settle_deletions(writes, list(itertools.islice(replies, len(writes))))
-                self._keep(queued)
-                for claim, claimed in claims:
-                    said = _claimed(claim, replies)
-                    if not claimed.done():
-                        claimed.set_result(said)
-                for keys, values in asked:
-                    values[:] = [reply if isinstance(reply := next(replies, None), bytes) else None for _ in keys]
-            finally:
-                for _, claimed in claims:
-                    claimed.cancel()  # nobody waits for what will never come
+    async def _send(self, asked: Sequence[Sequence[Command]]) -> list[Sequence[Any]]:
+        """Send all queued writes, then what is asked. Never two at a time: no write may overtake an earlier one."""
+        queued, self._outbox = self._outbox, []
+        writes = queued if self.down else [*self._owed, *queued]
+        commands = [*writes, *itertools.chain.from_iterable(asked)]
+        replies = await self._write(commands) if commands else []
+        self._settle_deletions(writes, replies[: len(writes)])
+        self._keep(queued)
+        rest = itertools.islice(replies, len(writes), None)
+        return [list(itertools.islice(rest, len(each))) for each in asked]
 
     def _settle_deletions(self, commands: Sequence[Command], replies: Sequence[Any]) -> None:
         settled = zip(commands, replies or [RedisError()] * len(commands))
@@ -419,26 +384,22 @@ class Store:
                 self._owed.pop(command, None)
             elif len(self._owed) < OWED_ENTRIES:
                 self._owed[command] = None
-        if self._owed and not self._makes_up:
-            self._makes_up = True
-            self._spawn(self._make_up)
+        if self._owed and self._making_up is None:
+            self._making_up = asyncio.get_running_loop().create_task(self._make_up())
 
     async def _make_up(self) -> None:
         while self._owed:
             await asyncio.sleep(PAUSE_SECONDS)
             await self.flush()
-        self._makes_up = False
+        self._making_up = None
 
     async def lease(self, claim: Claim) -> Claimed:
         """
         Claim the work on a record among all processes, and read the record as it is now.
 
-        Claims travel with the writes that are queued, and with those of the same moment.
+        It travels with the writes that are queued, and with other claims.
         """
-        claimed: asyncio.Future[Claimed] = asyncio.get_running_loop().create_future()
-        self._claims.append((claim, claimed))
-        self._send_soon()
-        return await claimed
+        return _claimed(claim, iter(await self._sends.send(self._claiming([claim]))))
 
     async def leases(self, claims: Sequence[Claim]) -> list[Claimed]:
         """
@@ -603,12 +564,6 @@ class Store:
             log.warning("the store does not answer (%s); going on without it", type(error).__name__)
         self.failures += 1
         self._down_until = time.monotonic() + PAUSE_SECONDS
-
-    def _spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _arguments(commands: Sequence[Command]) -> list[str | bytes | int]:

@@ -19,10 +19,11 @@ def events(*names, org="acme"):
 
 
 class FakeRedis:
-    """Takes pipelines, and answers them as it is told once `go` is set."""
+    """Takes pipelines, and answers them as it is told once `go` is set. `out` is set when the first one comes."""
 
     def __init__(self):
         self.round_trips = []
+        self.out = asyncio.Event()
         self.go = asyncio.Event()
         self.go.set()
         self.failures = {}
@@ -43,6 +44,7 @@ class FakePipeline:
     async def execute(self, *, raise_on_error):
         assert not raise_on_error
         self.redis.round_trips.append([event.decode() for _, _, event, _ in self.entries])
+        self.redis.out.set()
         await self.redis.go.wait()
         if None in self.redis.failures:
             raise self.redis.failures[None]
@@ -54,7 +56,7 @@ async def test_what_gathers_during_a_round_trip_shares_the_next():
     redis.go.clear()
     writer = RedisWriter(redis, "out", None)
     first = writer.write(events("a"))
-    await asyncio.sleep(0)
+    await redis.out.wait()
     later = [writer.write(events("b", "c")), writer.write([]), writer.write(events("d"))]
     redis.go.set()
 
@@ -90,7 +92,7 @@ async def test_a_mistake_in_the_client_keeps_nobody_waiting_who_came_meanwhile(m
     redis.go.clear()
     writer = RedisWriter(redis, "out", None)
     first = writer.write(events("a"))
-    await asyncio.sleep(0)
+    await redis.out.wait()
 
     def fails(*_, **__):
         raise LookupError("a value of the visitor")
@@ -112,7 +114,7 @@ async def test_a_mistake_in_the_client_ends_with_its_round_trip():
     redis.failures = {None: RuntimeError()}
     writer = RedisWriter(redis, "out", None)
     first = writer.write(events("a"))
-    await asyncio.sleep(0)
+    await redis.out.wait()
     later = writer.write(events("b"))
     redis.go.set()
 

@@ -24,8 +24,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
 from partnerenrich.browser import belongs
+from partnerenrich.roundtrips import RoundTrips
 from partnerenrich.store import FAILURES, PAUSE_SECONDS
-from partnerenrich_server.roundtrips import RoundTrips
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -17,8 +17,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from partnerenrich.errors import ConfigError, Problem
+from partnerenrich.roundtrips import RoundTrips
 from partnerenrich.store import FAILURES, error_name
-from partnerenrich_server.roundtrips import RoundTrips
 from partnerenrich_server.stream.writer import ACKNOWLEDGE_SECONDS, PROBE_SECONDS, Complaints
 
 if TYPE_CHECKING:

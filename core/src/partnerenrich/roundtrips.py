@@ -36,6 +36,11 @@ class RoundTrips(Generic[T, R]):
             self._sender = loop.create_task(self._send())
         return answered
 
+    @property
+    def under_way(self) -> bool:
+        """Whether anything that was taken has no reply yet."""
+        return self._sender is not None
+
     async def over(self) -> None:
         """Wait until all that was taken has its reply."""
         if self._sender is not None:
@@ -44,6 +49,7 @@ class RoundTrips(Generic[T, R]):
     async def _send(self) -> None:
         try:
             while self._gathered:
+                await asyncio.sleep(0)  # what is wanted at the same moment comes along
                 gathered, self._gathered = self._gathered, []
                 await self._settle(gathered)
         finally:

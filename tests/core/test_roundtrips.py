@@ -4,20 +4,21 @@ import asyncio
 
 import pytest
 
-from partnerenrich_server.roundtrips import RoundTrips
+from partnerenrich.roundtrips import RoundTrips
 
 
 async def test_what_gathers_during_a_round_trip_goes_with_the_next_in_its_order():
-    trips, gate = [], asyncio.Event()
+    trips, begun, gate = [], asyncio.Event(), asyncio.Event()
 
     async def exchange(items):
         trips.append(items)
+        begun.set()
         await gate.wait()
         return [2 * item for item in items]
 
     round_trips = RoundTrips(exchange, lambda _: None)
     first = round_trips.send(1)
-    await asyncio.sleep(0)
+    await begun.wait()
     rest = [round_trips.send(item) for item in (2, 3)]
     gate.set()
     assert await asyncio.gather(first, *rest) == [2, 4, 6]
