@@ -42,6 +42,8 @@ PAUSE_SECONDS: Final = 1.0
 """How long Redis is left alone after it failed."""
 FEW_KEYS: Final = 32
 """Reads of so few keys share a round trip with others of the same moment."""
+AT_ONCE: Final = 4
+"""Most round trips of one kind that are on their way, where their order does not count."""
 LINGER_SECONDS: Final = 0.01
 """How long a write waits for company when no batch takes it along."""
 LOCAL_SECONDS: Final = 30.0
@@ -276,8 +278,9 @@ class Store:
         self._timer: asyncio.TimerHandle | None = None
         self._owed: dict[Command, None] = {}
         self._reads: RoundTrips[Sequence[str], Sequence[bytes | None]] = RoundTrips(
-            self._read_together, lambda keys: [None] * len(keys)
+            self._read_together, lambda keys: [None] * len(keys), at_once=AT_ONCE
         )
+        self._claims: RoundTrips[Claim, Claimed] = RoundTrips(self.leases, lambda _: (True, None), at_once=AT_ONCE)
         self._sends: RoundTrips[Sequence[Command], Sequence[Any]] = RoundTrips(self._send, lambda _: ())
         self._making_up: asyncio.Task[None] | None = None
         self.failures = 0
@@ -300,8 +303,8 @@ class Store:
         if self._making_up is not None:
             self._making_up.cancel()
             await asyncio.gather(self._making_up, return_exceptions=True)
-        await self._reads.over()
-        await self._sends.over()
+        for round_trips in (self._reads, self._claims, self._sends):
+            await round_trips.over()
         await self._client.aclose()
 
     async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
@@ -361,7 +364,7 @@ class Store:
         Returns:
             The values of the keys in their order; all None when Redis does not answer.
         """
-        if not (keys or self._outbox or self._sends.under_way or (self._owed and not self.down)):
+        if not (keys or self._outbox or self._sends.is_out or (self._owed and not self.down)):
             return ()
         replies = await self._sends.send([("GET", key) for key in keys])
         return [reply if isinstance(reply, bytes) else None for reply in replies or [None] * len(keys)]
@@ -397,8 +400,10 @@ class Store:
         """
         Claim the work on a record among all processes, and read the record as it is now.
 
-        It travels with the writes that are queued, and with other claims.
+        It travels with the writes that are queued, unless others are on their way, for which these wait.
         """
+        if self._sends.is_out:
+            return await self._claims.send(claim)
         return _claimed(claim, iter(await self._sends.send(self._claiming([claim]))))
 
     async def leases(self, claims: Sequence[Claim]) -> list[Claimed]:
