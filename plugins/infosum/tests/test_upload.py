@@ -93,6 +93,33 @@ async def test_a_file_that_cannot_be_opened(bench, csv_of, made_people):
     assert (await bench.drive(batch)).accepted == 3
 
 
+@pytest.mark.parametrize("tells", [True, False], ids=["client that tells", "client with errors of its own"])
+async def test_a_file_whose_storage_goes_away_while_it_is_read(bench, csv_of, made_people, monkeypatch, tells):
+    """The same, whatever the HTTP client makes of it."""
+    content = csv_of(made_people(3))
+    batch = bench.stage(content, mode="local_upload")
+    answered = bench.line.handle_async_request
+
+    async def of_its_own(request: httpx.Request) -> httpx.Response:
+        try:
+            return await answered(request)
+        except Unavailable:
+            raise httpx.NetworkError("the connection broke") from None
+
+    if not tells:
+        monkeypatch.setattr(bench.line, "handle_async_request", of_its_own)
+
+    class Away(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell():
+                raise OSError("s3://bucket/key is away")
+            return super().read(min(size or 0, 10))
+
+    with pytest.raises(Unavailable, match=r"^a file of the batch cannot be read \(OSError\)$"):
+        await bench.call(attrs.evolve(batch, open=lambda _: Away(content)))
+    assert (await bench.drive(batch)).accepted == 3
+
+
 async def test_a_call_that_is_short_of_time_goes_on_later(bench, csv_of, made_people):
     """After at least one file."""
     await bench.behave(latency_s=0)

@@ -60,11 +60,15 @@ class Upload:
         """Send the file. The address is a credential of its own, and the key stays away from it."""
         headers["Content-Length"] = str(self.file.bytes)
         address = _address(run, url)
-        source = await _opened(run, self.file)
+        content = _Content(await _opened(run, self.file))
         try:
-            response = await run.api.http.put(address, content=_chunks(source), headers=headers)
+            response = await run.api.http.put(address, content=content, headers=headers)
+        except Exception:
+            if content.problem is not None:
+                raise content.problem from None
+            raise
         finally:
-            await asyncio.to_thread(source.close)
+            await content.close()
         if 400 <= response.status_code < 500 and response.status_code not in {408, 429}:
             status = response.status_code
             raise Refused(f"InfoSum's storage refuses a file of the batch ({status})", status)
@@ -113,6 +117,25 @@ async def _opened(run: Run, file: StagedFile) -> BinaryIO:
         raise Unavailable(f"a file of the batch cannot be opened ({type(error).__name__})") from None
 
 
-async def _chunks(source: BinaryIO) -> AsyncIterator[bytes]:
-    while chunk := await asyncio.to_thread(source.read, CHUNK):
-        yield chunk
+class _Content:
+    """
+    The bytes of a file, for an HTTP client to send.
+
+    Attributes:
+        problem: Why there are no more. A client may take what it meets here for a broken connection.
+    """
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self.problem: Unavailable | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while chunk := await asyncio.to_thread(self._source.read, CHUNK):
+                yield chunk
+        except Exception as error:  # noqa: BLE001 - a storage may raise anything
+            self.problem = Unavailable(f"a file of the batch cannot be read ({type(error).__name__})")
+            raise self.problem from None
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._source.close)
