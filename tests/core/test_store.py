@@ -205,7 +205,7 @@ async def test_leases_that_are_asked_for_at_once_share_a_round_trip(store, trips
     assert len(trips) == 1
 
 
-async def test_claims_travel_with_the_writes_of_the_same_moment(store, redis, trips):
+async def test_a_few_claims_travel_with_the_writes_of_the_same_moment(store, redis, trips):
     await redis.set("known", b"1")
     store.queue([("SET", "a", b"1", "PX", 1000)])
     claimed, values = await asyncio.gather(
@@ -328,6 +328,32 @@ async def test_a_deletion_that_redis_missed_is_made_up_for_also_when_nobody_asks
     async with asyncio.timeout(5):
         while await redis.get("who") is not None:  # noqa: ASYNC110 - Redis tells it in no other way
             await asyncio.sleep(0.01)
+
+
+async def test_a_deletion_is_owed_after_a_mistake_in_the_client_too(store, redis, monkeypatch):
+    """Who waits for it is told, and who came meanwhile is served."""
+    await redis.set("who", b"ann")
+    send, begun, gate = store._each, asyncio.Event(), asyncio.Event()
+
+    async def fails(commands):
+        monkeypatch.setattr(store, "_each", send)
+        begun.set()
+        await gate.wait()
+        raise LookupError
+
+    monkeypatch.setattr(store, "_each", fails)
+    store.queue([("DEL", "who")])
+    first = asyncio.create_task(store.flush())
+    await begun.wait()
+    store.queue([("SET", "other", b"1", "PX", 1000)])
+    second = asyncio.create_task(store.flush())
+    await asyncio.sleep(0)
+    gate.set()
+    with pytest.raises(LookupError):
+        await first
+    await second
+    assert await redis.mget("who", "other") == [None, b"1"]
+    assert not store.owes_deletions
 
 
 async def test_what_was_written_after_a_missed_deletion_stays(store, server, redis, clock):

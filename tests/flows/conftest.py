@@ -7,6 +7,7 @@ import base64
 import contextlib
 import ctypes
 import importlib.metadata
+import os
 import shutil
 import signal
 import subprocess
@@ -93,6 +94,7 @@ class Server:
 
     def pause(self):
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def resume(self):
         self._process.send_signal(signal.SIGCONT)

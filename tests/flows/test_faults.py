@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from partnerenrich import Unavailable
-from partnerenrich.store import PAUSE_SECONDS, Store
+from partnerenrich.store import CLAIM, PAUSE_SECONDS, Store
 
 BUDGET = 2.0
 """Seconds. So that a busy machine does not look like a store that hangs: a command may take a quarter of it."""
@@ -177,6 +177,39 @@ async def test_a_full_store_takes_out_and_takes_nothing_in(new_server, kind, cap
     assert 0 < server.ask("TTL", "{b1}:copy") <= 10
     assert "OutOfMemory" in caplog.text
     assert "canary" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["valkey", "redis", "cluster"])
+@pytest.mark.parametrize("beside", [False, True], ids=["in the place of the record", "beside the record"])
+async def test_a_claim_counts_for_nothing_where_the_store_takes_no_answer(new_server, kind, beside):
+    """Whoever has it may not be able to say what came of it."""
+    server = new_server(kind)
+    server.ask("SET", "{b1}:lease", CLAIM + b"another", "PX", 60_000)
+    server.ask("SET", "{b1}:answer", "known")
+    store = Store(server.url, command_seconds=2)
+    claim = ("{b1}:lease", 1000, "{b1}:record" if beside else "{b1}:lease")
+    try:
+        assert await store.lease(claim) == (False, None if beside else CLAIM + b"another")
+        fill(server)
+        assert await store.lease(claim) == (True, None)
+        assert await store.lease(("{b1}:answer", 1000, "{b1}:answer")) == (False, b"known")
+    finally:
+        await store.close()
+
+
+async def test_a_visitor_who_comes_back_while_the_store_is_full_waits_for_no_claim(new_server, open_enricher, toy):
+    server = new_server()
+    toy.latency = 0.2
+    async with open_enricher(server.url, budget_ms=1000) as enricher:
+        await enrich(enricher, [visitor("first")])
+        first = asyncio.create_task(enrich(enricher, [visitor("back")]))
+        async with asyncio.timeout(5):
+            while len(toy.calls) < 2:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        fill(server)
+        assert outcomes(await first) == ["fresh"]
+        toy.latency = 0
+        assert outcomes(await enrich(enricher, [visitor("back")])) == ["fresh"]
 
 
 # Nobody receives another's attributes, whatever the store has missed

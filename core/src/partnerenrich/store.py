@@ -18,10 +18,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from partnerenrich.errors import PartnerEnrichError
-from partnerenrich.roundtrips import RoundTrips
+from partnerenrich.roundtrips import RoundTrips, dealt
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,9 @@ SLICES: Final = 4
 PAUSE_SECONDS: Final = 1.0
 """How long Redis is left alone after it failed."""
 FEW_KEYS: Final = 32
-"""Reads of so few keys share a round trip with others of the same moment."""
+"""Reads of so few keys, and so few claims, share a round trip with others of the same moment."""
 AT_ONCE: Final = 4
-"""Most round trips of one kind that are on their way, where their order does not count."""
+"""Most round trips of small reads, or of a few claims, that are on their way."""
 LINGER_SECONDS: Final = 0.01
 """How long a write waits for company when no batch takes it along."""
 LOCAL_SECONDS: Final = 30.0
@@ -69,7 +69,14 @@ local takes_memory = {SET = true, PSETEX = true, HSET = true, HSETNX = true, NOT
 local ours = {}
 function ours.CLAIM(key, claim, milliseconds)
     local granted = full or redis.pcall('SET', key, claim, 'NX', 'PX', milliseconds)
-    return granted and granted.ok and 1 or redis.pcall('GET', key) or granted
+    if granted and granted.ok then
+        return 1
+    end
+    local there = redis.pcall('GET', key)
+    if granted and type(there) == 'string' and string.find(there, '^claimed by ') then
+        return granted
+    end
+    return there or granted
 end
 function ours.RELEASE(key, claim)
     return redis.pcall('GET', key) == claim and redis.pcall('UNLINK', key) or 0
@@ -111,9 +118,10 @@ nothing into a key, which is refused when Redis is full and else does nothing.
 
 ``KEYS`` has the key of each command; ``ARGV``, for each row of commands of one name and length, the name, how many
 words follow the key in each, how many commands these are, and then those words. Four commands are ours: ``CLAIM key
-claim milliseconds`` puts a claim where nothing is, and has 1 for reply, else what stands there; ``RELEASE key claim``
-and ``PROLONG key claim milliseconds`` do nothing where another value stands; ``NOTE key score member most seconds``
-adds to a sorted set, of which no more than the greatest are kept, for so long.
+claim milliseconds`` puts a claim where nothing is, and has 1 for reply, else what stands there, or the error when
+Redis takes nothing, since then no claim counts; ``RELEASE key claim`` and ``PROLONG key claim milliseconds`` do nothing
+where another value stands; ``NOTE key score member most seconds`` adds to a sorted set, of which no more than the
+greatest are kept, for so long.
 """
 
 _DIGEST: Final = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -277,11 +285,9 @@ class Store:
         self._outbox: list[Command] = []
         self._timer: asyncio.TimerHandle | None = None
         self._owed: dict[Command, None] = {}
-        self._reads: RoundTrips[Sequence[str], Sequence[bytes | None]] = RoundTrips(
-            self._read_together, lambda keys: [None] * len(keys), at_once=AT_ONCE
-        )
-        self._claims: RoundTrips[Claim, Claimed] = RoundTrips(self.leases, lambda _: (True, None), at_once=AT_ONCE)
-        self._sends: RoundTrips[Sequence[Command], Sequence[Any]] = RoundTrips(self._send, lambda _: ())
+        self._reads = RoundTrips(self._read_together, at_once=AT_ONCE)
+        self._claims = RoundTrips(self._write_together, at_once=AT_ONCE)
+        self._sends = RoundTrips(self._send)
         self._making_up: asyncio.Task[None] | None = None
         self.failures = 0
 
@@ -321,9 +327,8 @@ class Store:
             return await self._read(keys)
         return await self._reads.send(keys)
 
-    async def _read_together(self, asked: Sequence[Sequence[str]]) -> list[Sequence[bytes | None]]:
-        values = iter(await self._read([key for keys in asked for key in keys]))
-        return [list(itertools.islice(values, len(keys))) for keys in asked]
+    async def _read_together(self, asked: Sequence[Sequence[str]]) -> list[list[bytes | None]]:
+        return dealt(await self._read([key for keys in asked for key in keys]), asked)
 
     async def _read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         if self._owed and not self.down:
@@ -364,21 +369,28 @@ class Store:
         Returns:
             The values of the keys in their order; all None when Redis does not answer.
         """
-        if not (keys or self._outbox or self._sends.is_out or (self._owed and not self.down)):
+        if not (keys or self._outbox or (self._owed and not self.down)):
+            await self._sends.landed()
             return ()
         replies = await self._sends.send([("GET", key) for key in keys])
         return [reply if isinstance(reply, bytes) else None for reply in replies or [None] * len(keys)]
 
-    async def _send(self, asked: Sequence[Sequence[Command]]) -> list[Sequence[Any]]:
+    async def _send(self, asked: Sequence[Sequence[Command]]) -> list[list[Any]]:
         """Send all queued writes, then what is asked. Never two at a time: no write may overtake an earlier one."""
         queued, self._outbox = self._outbox, []
         writes = queued if self.down else [*self._owed, *queued]
-        commands = [*writes, *itertools.chain.from_iterable(asked)]
-        replies = await self._write(commands) if commands else []
-        self._settle_deletions(writes, replies[: len(writes)])
-        self._keep(queued)
-        rest = itertools.islice(replies, len(writes), None)
-        return [list(itertools.islice(rest, len(each))) for each in asked]
+        written: list[Any] = []
+        try:
+            written, *told = await self._write_together([writes, *asked])
+        finally:  # a deletion is owed whatever happens
+            self._settle_deletions(writes, written)
+            self._keep(queued)
+        return told
+
+    async def _write_together(self, asked: Sequence[Sequence[Command]]) -> list[list[Any]]:
+        """The replies to many commands of many; to each as many as it has commands, or none when Redis is gone."""
+        commands = [command for each in asked for command in each]
+        return dealt(await self._write(commands) if commands else (), asked)
 
     def _settle_deletions(self, commands: Sequence[Command], replies: Sequence[Any]) -> None:
         settled = zip(commands, replies or [RedisError()] * len(commands))
@@ -397,23 +409,21 @@ class Store:
         self._making_up = None
 
     async def lease(self, claim: Claim) -> Claimed:
-        """
-        Claim the work on a record among all processes, and read the record as it is now.
-
-        It travels with the writes that are queued, unless others are on their way, for which these wait.
-        """
-        if self._sends.is_out:
-            return await self._claims.send(claim)
-        return _claimed(claim, iter(await self._sends.send(self._claiming([claim]))))
+        """Claim the work on one record. See `leases`."""
+        [claimed] = await self.leases([claim])
+        return claimed
 
     async def leases(self, claims: Sequence[Claim]) -> list[Claimed]:
         """
-        Claim the work on many records, in one round trip of their own.
+        Claim the work on records among all processes, and read each record as it is now.
 
-        Every lease is ours when Redis cannot tell.
+        All go in one round trip, a few together with the writes that are queued, unless others are on their way, for
+        which these wait. Every lease is ours when Redis cannot tell.
         """
-        replies = iter(await self._write(self._claiming(claims)))
-        return [_claimed(claim, replies) for claim in claims]
+        commands = self._claiming(claims)
+        if len(claims) > FEW_KEYS:
+            return _claimed(claims, await self._write(commands))
+        return _claimed(claims, await (self._claims if self._sends.is_out else self._sends).send(commands))
 
     def release(self, key: str) -> None:
         """Give a claim back, once the writes that are queued have landed. A release that is lost only costs time."""
@@ -454,14 +464,10 @@ class Store:
         policy = told.get("maxmemory_policy")
         return policy if isinstance(policy, str) else None
 
-    def _claiming(self, claims: Iterable[Claim]) -> list[Command]:
+    def _claiming(self, claims: Sequence[Claim]) -> list[Command]:
         """The commands that make these claims. `_claimed` reads what comes of them."""
-        commands: list[Command] = []
-        for lease, milliseconds, record in claims:
-            commands.append(("CLAIM", lease, self._claim, milliseconds))
-            if lease != record:
-                commands.append(("GET", record))
-        return commands
+        claiming: list[Command] = [("CLAIM", lease, self._claim, milliseconds) for lease, milliseconds, _ in claims]
+        return claiming + [("GET", record) for lease, _, record in claims if lease != record]
 
     async def _write(self, commands: Sequence[Command]) -> list[Any]:
         """The reply of each command, an exception where Redis refused it; nothing at all when Redis is gone."""
@@ -527,12 +533,7 @@ class Store:
 
     def _portions(self, keys: Sequence[str]) -> list[Sequence[int]]:
         """Positions of keys that are seen to together: not too many, and in a cluster those of one bucket."""
-        together: Iterable[Sequence[int]] = [range(len(keys))]
-        if self._cluster:
-            alike: dict[str, list[int]] = {}
-            for index, key in enumerate(keys):
-                alike.setdefault(_bucket_of(key), []).append(index)
-            together = alike.values()
+        together = _by_bucket(keys) if self._cluster else [range(len(keys))]
         return [
             portion[start : start + SCRIPT_COMMANDS]
             for portion in together
@@ -540,14 +541,12 @@ class Store:
         ]
 
     async def _read_cluster(self, keys: Sequence[str]) -> list[bytes | None]:
-        by_bucket: dict[str, list[int]] = {}
-        for index, key in enumerate(keys):
-            by_bucket.setdefault(_bucket_of(key), []).append(index)
+        buckets = _by_bucket(keys)
         pipeline = self._pipeline()
-        for indices in by_bucket.values():
+        for indices in buckets:
             pipeline.execute_command("MGET", *(keys[i] for i in indices))
         values: list[bytes | None] = [None] * len(keys)
-        for indices, found in zip(by_bucket.values(), await pipeline.execute()):
+        for indices, found in zip(buckets, await pipeline.execute()):
             for index, value in zip(indices, found):
                 values[index] = value
         return values
@@ -587,12 +586,16 @@ def _name_and_length(command: Command) -> tuple[str | bytes | int, int]:
     return command[0], len(command)
 
 
-def _claimed(claim: Claim, replies: Iterator[Any]) -> Claimed:
-    """What came of a claim, by the next of the replies to `Store._claiming`; ours when there is none."""
-    lease, _, record = claim
-    granted = next(replies, None)
-    there = granted if lease == record else next(replies, None)
-    return not isinstance(granted, bytes), there if isinstance(there, bytes) else None
+def _claimed(claims: Sequence[Claim], replies: Sequence[Any]) -> list[Claimed]:
+    """What came of claims, by the replies to `Store._claiming`; none of these when Redis is gone."""
+    if not replies:
+        return [(True, None)] * len(claims)
+    elsewhere = itertools.islice(replies, len(claims), None)
+    claimed = []
+    for (lease, _, record), reply in zip(claims, replies):
+        there = reply if lease == record else next(elsewhere)
+        claimed.append((not isinstance(reply, bytes), there if isinstance(there, bytes) else None))
+    return claimed
 
 
 def is_claim(record: bytes | None) -> bool:
@@ -600,9 +603,12 @@ def is_claim(record: bytes | None) -> bool:
     return record is not None and record.startswith(CLAIM)
 
 
-def _bucket_of(key: str) -> str:
-    """The hash tag of a key, else the key: what has the same one is on the same node."""
-    return key[: key.index("}")] if key.startswith("{") else key
+def _by_bucket(keys: Sequence[str]) -> Sequence[Sequence[int]]:
+    """Positions of the keys of each bucket: what has the same hash tag is on the same node, and what has none alone."""
+    buckets: dict[str, list[int]] = {}
+    for index, key in enumerate(keys):
+        buckets.setdefault(key[: key.index("}")] if key.startswith("{") else key, []).append(index)
+    return list(buckets.values())
 
 
 def _values(commands: Iterable[Command]) -> dict[str, bytes | None]:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import importlib.metadata
 import json
+import os
 import shutil
 import signal
 import socket
@@ -58,6 +59,7 @@ class Broker:
 
     def pause(self):
         self.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED)
 
     def resume(self):
         self.process.send_signal(signal.SIGCONT)

@@ -25,7 +25,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from partnerenrich.browser import belongs
 from partnerenrich.roundtrips import RoundTrips
-from partnerenrich.store import FAILURES, PAUSE_SECONDS
+from partnerenrich.store import PAUSE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -112,7 +112,7 @@ class BrowserCopies:
         )
         self._down_until = 0.0
         self._silent_until = 0.0
-        self._round_trips: RoundTrips[Command, Any] = RoundTrips(self._exchange, lambda _: StoreDown())
+        self._round_trips = RoundTrips(self._evaluate)
         self.failures = 0
 
     async def close(self) -> None:
@@ -187,12 +187,6 @@ class BrowserCopies:
             raise StoreDown
         return reply
 
-    async def _exchange(self, calls: Sequence[Command]) -> list[Any]:
-        try:
-            return await self._evaluate(calls)
-        except StoreDown as down:
-            return [down] * len(calls)
-
     async def _evaluate(self, calls: Sequence[Command]) -> list[Any]:
         """Run the script once for each call. An exception stands in the place of a reply that failed."""
         replies = await self._pipeline([("EVALSHA", _SHA, *call) for call in calls])
@@ -227,7 +221,7 @@ class BrowserCopies:
             raise StoreDown
         try:
             return await command(*arguments, **options)
-        except FAILURES as error:
+        except Exception as error:  # noqa: BLE001 - also a mistake in the client
             self._failed(error)
         raise StoreDown
 

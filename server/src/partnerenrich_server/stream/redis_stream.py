@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
@@ -17,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from partnerenrich.errors import ConfigError, Problem
-from partnerenrich.roundtrips import RoundTrips
+from partnerenrich.roundtrips import RoundTrips, dealt
 from partnerenrich.store import FAILURES, error_name
 from partnerenrich_server.stream.writer import ACKNOWLEDGE_SECONDS, PROBE_SECONDS, Complaints
 
@@ -63,9 +62,7 @@ class RedisWriter:
         self._client: Any = client
         self._output = output
         self._max_length = max_length
-        self._round_trips: RoundTrips[Sequence[Event], list[bool]] = RoundTrips(
-            self._write_all, lambda events: [False] * len(events)
-        )
+        self._round_trips = RoundTrips(self._write_all)
         self._complaints = Complaints()
 
     def write(self, events: Sequence[Event]) -> asyncio.Future[list[bool]]:
@@ -86,8 +83,7 @@ class RedisWriter:
         await self._round_trips.over()
 
     async def _write_all(self, calls: Sequence[Sequence[Event]]) -> list[list[bool]]:
-        written = iter(await self._add([event for events in calls for event in events]))
-        return [list(itertools.islice(written, len(events))) for events in calls]
+        return dealt(await self._add([event for events in calls for event in events]), calls)
 
     async def _add(self, events: Sequence[Event]) -> list[bool]:
         """An entry for each event, in one round trip; whether each was acknowledged."""
