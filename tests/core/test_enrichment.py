@@ -348,6 +348,29 @@ async def test_a_remembered_visitor_waits_for_no_write_of_others(open_enricher, 
         assert [outcome((await each)[0]) for each in (warm, cold)] == ["hit", "fresh"]
 
 
+async def test_an_answered_event_waits_for_no_event_that_came_later(open_enricher, resolver, monkeypatch):
+    partner = resolver(latency=0.05)
+    async with open_enricher(toy=partner) as enricher:
+        first = asyncio.create_task(enricher.enrich([identify()]))
+        async with asyncio.timeout(1):
+            while not partner.calls:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0)
+        read, gate = enricher._store.read, asyncio.Event()
+
+        async def held_back(keys):
+            await gate.wait()
+            return await read(keys)
+
+        monkeypatch.setattr(enricher._store, "read", held_back)
+        later = asyncio.create_task(enricher.enrich([identify("bob", "d2")]))
+        waited, _ = await asyncio.wait({first}, timeout=1)
+        gate.set()
+        assert waited == {first}
+        assert [outcome((await each)[0]) for each in (first, later)] == ["fresh", "fresh"]
+        await asyncio.sleep(0)
+        assert not enricher._devices
+
+
 async def test_two_processes_make_one_call_for_one_cold_visitor(open_enricher, resolver):
     partner = resolver(latency=0.03)
     async with open_enricher(toy=partner) as one, open_enricher(toy=partner) as two:

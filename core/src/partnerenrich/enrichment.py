@@ -206,8 +206,7 @@ class Enricher:
             if batch.has_written:
                 self._watch.note()
             if batch.has_news:
-                await self._turns.all_over()
-                batch.release()
+                self._turns.when_all_over(batch.release)
         self.statistics.events += len(events)
 
     def _read(self, readings: list[Reading], keys: list[str], events: Sequence[Event]) -> None:

@@ -87,7 +87,7 @@ class _NoCookies(httpx.Cookies):
 
 class _Client(httpx.AsyncClient):
     """
-    Keeps no cookies, and hands a plain request straight to the network.
+    Keeps no cookies, parses a URL once, and hands a plain request straight to the network.
 
     On its usual way httpx looks for credentials, redirects, cookies and hooks, which is a third of its work, and ties
     the response and its stream together, which only the garbage collector mends.
@@ -96,6 +96,10 @@ class _Client(httpx.AsyncClient):
     def __init__(self, network: httpx.AsyncBaseTransport, **options: Any) -> None:
         super().__init__(transport=network, **options)
         self._network = network
+
+    def build_request(self, method: str, url: httpx.URL | str, **options: Any) -> httpx.Request:
+        """See `httpx.AsyncClient.build_request`."""
+        return super().build_request(method, _parsed(url) if isinstance(url, str) else url, **options)
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """See `httpx.AsyncClient.send`."""
@@ -128,6 +132,7 @@ class _Client(httpx.AsyncClient):
         raise AttributeError("this client keeps no cookies; put a Cookie header into the request")
 
 
+_parsed = functools.lru_cache(maxsize=256)(httpx.URL)  # most calls go to the same few
 _NOTHING_SPECIAL = (False, httpx.USE_CLIENT_DEFAULT)
 
 
@@ -484,13 +489,14 @@ class GuardedResolver(AbstractResolver):
         """See `aiohttp.abc.AbstractResolver.close`."""
 
 
-def _written_in(host: str) -> list[str]:
+@functools.lru_cache(maxsize=256)
+def _written_in(host: str) -> tuple[str, ...]:
     """The address that a host is, in whatever form; none for a name."""
     with suppress(OSError):
-        return [socket.inet_ntoa(socket.inet_aton(host))]  # 127.1 and 2130706433 are addresses too
+        return (socket.inet_ntoa(socket.inet_aton(host)),)  # 127.1 and 2130706433 are addresses too
     with suppress(ValueError):
-        return [str(ipaddress.ip_address(host))]
-    return []
+        return (str(ipaddress.ip_address(host)),)
+    return ()
 
 
 def is_public(address: str) -> bool:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Turn:
@@ -43,6 +47,13 @@ class Turns:
         turn = Turn(None if is_free else self._last)
         self._last = turn.over
         return turn
+
+    def when_all_over(self, do: Callable[[], object]) -> None:
+        """Do something at the end of all turns that were taken until now, which nobody waits for."""
+        if self._last is None or self._last.done():
+            do()
+        else:
+            self._last.add_done_callback(lambda _: do())
 
     async def all_over(self) -> None:
         """Wait for the end of all turns that were taken until now."""
