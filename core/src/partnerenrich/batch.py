@@ -220,9 +220,9 @@ class Batch:
         self.waiting: list[Waiting] = []
         self.tasks: set[asyncio.Future[Reply]] = set()
         self.waits_with_devices = False
+        self.has_queued = False
         self._now = time.time()
         self._asks = False
-        self.has_queued = False
         self._blind = False
         self._heeds = False
         self._held: list[str] = []

@@ -7,7 +7,7 @@ import itertools
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
+    from collections.abc import Awaitable, Callable, Sequence
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -89,7 +89,7 @@ class RoundTrips(Generic[T, R]):
             landing.set_result(None)
 
 
-def dealt(replies: Iterable[R], items: Iterable[Sized]) -> list[list[R]]:
-    """The replies to what all items hold, dealt out to them: to each as many as it holds."""
-    rest = iter(replies)
-    return [list(itertools.islice(rest, len(item))) for item in items]
+async def joined(exchange: Callable[[list[T]], Awaitable[Sequence[R]]], lists: Sequence[Sequence[T]]) -> list[list[R]]:
+    """One exchange for what many lists hold. To each the replies to its own; none to the last when there are fewer."""
+    replies = iter(await exchange([item for each in lists for item in each]))
+    return [list(itertools.islice(replies, len(each))) for each in lists]

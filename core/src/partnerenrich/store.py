@@ -9,6 +9,7 @@ import logging
 import secrets
 import time
 from binascii import crc_hqx
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import hiredis
@@ -18,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from partnerenrich.errors import PartnerEnrichError
-from partnerenrich.roundtrips import RoundTrips, dealt
+from partnerenrich.roundtrips import RoundTrips, joined
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
@@ -285,8 +286,8 @@ class Store:
         self._outbox: list[Command] = []
         self._timer: asyncio.TimerHandle | None = None
         self._owed: dict[Command, None] = {}
-        self._reads = RoundTrips(self._read_together, at_once=AT_ONCE)
-        self._claims = RoundTrips(self._write_together, at_once=AT_ONCE)
+        self._reads = RoundTrips(partial(joined, self._read), at_once=AT_ONCE)
+        self._claims = RoundTrips(partial(joined, self._write), at_once=AT_ONCE)
         self._sends = RoundTrips(self._send)
         self._making_up: asyncio.Task[None] | None = None
         self.failures = 0
@@ -326,9 +327,6 @@ class Store:
         if len(keys) > FEW_KEYS:  # a batch: others would wait for it, and it for them
             return await self._read(keys)
         return await self._reads.send(keys)
-
-    async def _read_together(self, asked: Sequence[Sequence[str]]) -> list[list[bytes | None]]:
-        return dealt(await self._read([key for keys in asked for key in keys]), asked)
 
     async def _read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
         if self._owed and not self.down:
@@ -381,16 +379,11 @@ class Store:
         writes = queued if self.down else [*self._owed, *queued]
         written: list[Any] = []
         try:
-            written, *told = await self._write_together([writes, *asked])
+            written, *told = await joined(self._write, [writes, *asked])
         finally:  # a deletion is owed whatever happens
             self._settle_deletions(writes, written)
             self._keep(queued)
         return told
-
-    async def _write_together(self, asked: Sequence[Sequence[Command]]) -> list[list[Any]]:
-        """The replies to many commands of many; to each as many as it has commands, or none when Redis is gone."""
-        commands = [command for each in asked for command in each]
-        return dealt(await self._write(commands) if commands else (), asked)
 
     def _settle_deletions(self, commands: Sequence[Command], replies: Sequence[Any]) -> None:
         settled = zip(commands, replies or [RedisError()] * len(commands))
@@ -446,7 +439,7 @@ class Store:
             StoreFailed: Redis does not answer, or refuses one of them.
         """
         await self.flush()
-        replies = await self._run(commands, self._each) if commands else []
+        replies = await self._run(commands, self._each)
         if len(replies) < len(commands):
             raise StoreFailed("the store does not answer")
         refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
@@ -474,7 +467,7 @@ class Store:
         return await self._run(commands, self._in_scripts)
 
     async def _run(self, commands: Sequence[T], send: Callable[[Sequence[T]], Awaitable[list[Any]]]) -> list[Any]:
-        if self.down:
+        if self.down or not commands:
             return []
         try:
             replies = await self._in_time(send(commands))

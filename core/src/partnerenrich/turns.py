@@ -43,19 +43,23 @@ class Turns:
 
     def take(self) -> Turn:
         """The next turn."""
-        is_free = self._last is None or self._last.done()
-        turn = Turn(None if is_free else self._last)
+        turn = Turn(self._awaited())
         self._last = turn.over
         return turn
 
     def when_all_over(self, do: Callable[[], object]) -> None:
         """Do something at the end of all turns that were taken until now, which nobody waits for."""
-        if self._last is None or self._last.done():
+        last = self._awaited()
+        if last is None:
             do()
         else:
-            self._last.add_done_callback(lambda _: do())
+            last.add_done_callback(lambda _: do())
 
     async def all_over(self) -> None:
         """Wait for the end of all turns that were taken until now."""
-        if self._last is not None and not self._last.done():
-            await asyncio.wait((self._last,))
+        if (last := self._awaited()) is not None:
+            await asyncio.wait((last,))
+
+    def _awaited(self) -> asyncio.Future[None] | None:
+        """The end of the last turn that was taken; None when it is over, and so all are."""
+        return None if self._last is None or self._last.done() else self._last

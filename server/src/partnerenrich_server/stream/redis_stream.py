@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Redis
@@ -16,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from partnerenrich.errors import ConfigError, Problem
-from partnerenrich.roundtrips import RoundTrips, dealt
+from partnerenrich.roundtrips import RoundTrips, joined
 from partnerenrich.store import FAILURES, error_name
 from partnerenrich_server.stream.writer import ACKNOWLEDGE_SECONDS, PROBE_SECONDS, Complaints
 
@@ -62,7 +63,7 @@ class RedisWriter:
         self._client: Any = client
         self._output = output
         self._max_length = max_length
-        self._round_trips = RoundTrips(self._write_all)
+        self._round_trips = RoundTrips(partial(joined, self._add))
         self._complaints = Complaints()
 
     def write(self, events: Sequence[Event]) -> asyncio.Future[list[bool]]:
@@ -81,9 +82,6 @@ class RedisWriter:
     async def arrived(self) -> None:
         """Wait until all that was taken is written, or failed."""
         await self._round_trips.over()
-
-    async def _write_all(self, calls: Sequence[Sequence[Event]]) -> list[list[bool]]:
-        return dealt(await self._add([event for events in calls for event in events]), calls)
 
     async def _add(self, events: Sequence[Event]) -> list[bool]:
         """An entry for each event, in one round trip; whether each was acknowledged."""
