@@ -161,8 +161,9 @@ class SuppressionList:
 
     async def _read(self, version: int) -> None:
         first = self._version is None
-        is_continued = self._version is not None and version >= self._version  # else the store has lost entries
-        since = b"(" + self._last if self._last and is_continued else b"-"
+        if self._version is None or version < self._version:
+            self._last = b""  # the store has lost entries, and may number new ones as it did those
+        since = b"(" + self._last if self._last else b"-"
         while True:
             (entries,) = await self._store.ask([("XRANGE", self._log, since, "+", "COUNT", PAGE)])
             for entry, fields in entries:
