@@ -18,14 +18,9 @@ from partnerenrich import (
     LinkingKey,
     Partner,
     Resolution,
-    batch,
-    enrichment,
-    erasure,
     hookimpl,
-    lookup,
     plugins,
     store,
-    suppression,
 )
 from partnerenrich.configuration import load_mapping
 from partnerenrich.enrichment import Enricher
@@ -200,45 +195,57 @@ def _grow_old(redis):
     return grow_old
 
 
-class SkippingSelector(selectors.DefaultSelector):
-    skipped = 0.0
+class Clock:
+    """Seconds. A turn of the loop takes a microsecond, and one with nothing to do leaps to the next timer."""
 
+    now = 1000.0
+
+
+CLOCK = Clock()
+
+
+class LeapingSelector(selectors.DefaultSelector):
     def select(self, timeout=None):
-        assert timeout is not None or self.get_map(), "everybody waits for ever"
-        self.skipped += timeout or 0.0
-        return super().select(0)
+        ready = super().select(timeout and 0)
+        CLOCK.now += 1e-6
+        if timeout and not ready:
+            CLOCK.now += timeout
+        return ready
 
 
-class SkippingLoop(asyncio.SelectorEventLoop):
+class LeapingLoop(asyncio.SelectorEventLoop):
     def __init__(self):
-        super().__init__(SkippingSelector())
-
-    @property
-    def skipped(self):
-        return self._selector.skipped
+        super().__init__(LeapingSelector())
 
     def time(self):
-        return super().time() + self.skipped
+        return CLOCK.now
 
 
-class LoopTime:
-    """Stands for the module `time`, on the clock of the running loop."""
-
-    def time(self):
-        return time.time() + asyncio.get_running_loop().skipped
-
-    def monotonic(self):
-        return time.monotonic() + asyncio.get_running_loop().skipped
-
-    perf_counter = monotonic
+def pytest_asyncio_loop_factories(config, item):
+    return {"loop": asyncio.SelectorEventLoop if item.get_closest_marker("real_time") else LeapingLoop}
 
 
-@pytest.fixture(name="skipping_loop")
-def _skipping_loop(monkeypatch):
-    """Makes event loops whose time is virtual: they skip what they would sleep, and the core with them."""
-    for module in (batch, enrichment, erasure, lookup, store, suppression):
-        monkeypatch.setattr(module, "time", LoopTime())
-    return SkippingLoop
+@pytest.fixture(autouse=True, name="clock")
+def _clock(request, monkeypatch):
+    """
+    The time of the test, for all that runs in this process.
+
+    The pace of the machine is not in it. Tests that wait for what is outside, or for
+    threads, are marked `real_time` and have none.
+    """
+    if request.node.get_closest_marker("real_time"):
+        return None
+    CLOCK.now, since = Clock.now, time.time() - Clock.now
+    monkeypatch.setattr(time, "time", lambda: since + CLOCK.now)
+    monkeypatch.setattr(time, "monotonic", lambda: CLOCK.now)
+    monkeypatch.setattr(time, "perf_counter", lambda: CLOCK.now)
+    return CLOCK
+
+
+@pytest.fixture(name="leaping_loop")
+def _leaping_loop():
+    """The loop of such time, for tests that run more than one."""
+    return LeapingLoop
 
 
 @pytest.fixture(name="canaries")

@@ -485,7 +485,7 @@ class Play:
 
 @pytest.mark.parametrize("sources", [("email",), ("phone", "email")], ids=" then ".join)
 def test_who_is_forgotten_is_never_attached_nor_readable_again(
-    open_enricher, redis, resolver, forget, served, remembered, skipping_loop, sources
+    open_enricher, redis, resolver, forget, served, remembered, leaping_loop, sources
 ):
     """
     In two processes, whatever is under way.
@@ -512,7 +512,7 @@ def test_who_is_forgotten_is_never_attached_nor_readable_again(
                 kept = await remembered()
                 assert "phone" in sources or not [name for name in play.forgotten if f'"{name}"' in kept]
 
-        with asyncio.Runner(loop_factory=skipping_loop) as runner:
+        with asyncio.Runner(loop_factory=leaping_loop) as runner:
             runner.run(scenario())
 
     holds()

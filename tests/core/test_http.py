@@ -51,6 +51,8 @@ from partnerenrich.http import (
 )
 from partnerenrich.plugins import BoundPartner
 
+pytestmark = pytest.mark.real_time
+
 PUBLIC = "192.88.98.7"
 PUBLIC_TOO = "2a00:1450:4009::5"
 TOKEN = "canary-token-83b1"
@@ -194,27 +196,27 @@ class TestCaps:
 
     async def test_declared_length_is_refused_before_the_body(self, serve):
         """The body, which never comes, is not waited for."""
-        port, _ = await serve(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n", delay=30)
+        port, _ = await serve(b"HTTP/1.1 200 OK\r\nContent-Length: 5000000\r\n\r\n", delay=60)
 
-        async with open_client(Limits(timeout=5), allowed_hosts=["127.0.0.1"]) as http:
+        async with open_client(Limits(timeout=60), allowed_hosts=["127.0.0.1"]) as http:
             started = time.monotonic()
             with pytest.raises(BadResponse):
                 await http.get(f"http://127.0.0.1:{port}/")
 
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20
 
     async def test_endless_body_is_left_early(self, serve):
         """A body of unknown length is read up to the limit and no further."""
         chunk = b"400\r\n" + b"x" * 1024 + b"\r\n"
         head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-        port, _ = await serve(head, *[chunk] * 100, delay=0.05)
+        port, _ = await serve(head, *[chunk] * 1000, delay=0.05)
 
-        async with open_client(Limits(response_bytes=2000, timeout=5), allowed_hosts=["127.0.0.1"]) as http:
+        async with open_client(Limits(response_bytes=2000, timeout=60), allowed_hosts=["127.0.0.1"]) as http:
             started = time.monotonic()
             with pytest.raises(BadResponse):
                 await http.get(f"http://127.0.0.1:{port}/")
 
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20
 
     async def test_length_of_an_answer_without_body_is_no_body(self):
         """HEAD tells how long a file is; that is not too long an answer."""
@@ -372,7 +374,7 @@ class TestGuard:
         """Only the address is new: method, path, query, headers and body are as they were."""
         port, requests = await serve(OK, body=True)
 
-        async with named(Names({"partner.example.test": ["127.0.0.2"]}), timeout=1) as http:
+        async with named(Names({"partner.example.test": ["127.0.0.2"]})) as http:
             with pytest.raises(httpx.ConnectError):
                 await http.get(f"http://partner.example.test:{port}/")
         async with named(Names({"partner.example.test": ["127.0.0.1"]})) as http:
@@ -425,10 +427,10 @@ class TestGuard:
         silent("127.0.0.2", port)
         started = time.monotonic()
 
-        async with named(Names({"partner.example.test": ["127.0.0.2", "127.0.0.1"]}), timeout=10) as http:
+        async with named(Names({"partner.example.test": ["127.0.0.2", "127.0.0.1"]}), timeout=55) as http:
             await http.get(f"http://partner.example.test:{port}/")
 
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20
 
     @pytest.mark.usefixtures("loopback_is_public")
     async def test_all_addresses_fail(self, serve):
@@ -799,7 +801,7 @@ class TestWhatPluginsMayAskOfHttpx:
     async def test_timeout_of_one_request(self, server):
         async with pooled(1) as http:
             with pytest.raises(httpx.ReadTimeout):
-                await http.get(f"{server.url}/mute", timeout=0.01)
+                await http.get(f"{server.url}/mute", timeout=httpx.Timeout(5, read=0.01))
 
 
 class TestConnections:
@@ -1119,7 +1121,7 @@ class TestWithGovernor:
         error = await self.fail(port, caplog, timeout=0.3)
 
         assert Unavailable is type(error)
-        assert 0.25 < time.monotonic() - started < 2
+        assert 0.25 < time.monotonic() - started < 20
 
     async def test_nonsense_for_http(self, serve, caplog):
         port, _ = await serve(f"{TOKEN} {EMAIL}\r\n\r\n".encode())

@@ -185,7 +185,7 @@ KEYS = {
 @pytest.mark.parametrize("keys", KEYS)
 @pytest.mark.parametrize("in_two_steps", [False, True], ids=["at once", "in two steps"])
 def test_nobody_receives_the_attributes_of_another_person(  # noqa: PLR0917 - fixtures and parameters
-    open_enricher, redis, server, resolver, fetcher, skipping_loop, keys, in_two_steps, monkeypatch
+    open_enricher, redis, server, resolver, fetcher, leaping_loop, keys, in_two_steps, monkeypatch
 ):
     partner = partner_class(fetcher if in_two_steps else resolver, KEYS[keys])
     config = {"budget_ms": BUDGET * 1000, "hub": {"browser_identity": "trusted"}}
@@ -208,7 +208,7 @@ def test_nobody_receives_the_attributes_of_another_person(  # noqa: PLR0917 - fi
             ):
                 await play((one, two), redis, server, steps)
 
-        with asyncio.Runner(loop_factory=skipping_loop) as runner:
+        with asyncio.Runner(loop_factory=leaping_loop) as runner:
             runner.run(scenario())
 
     holds()

@@ -18,6 +18,7 @@ from partnerenrich.testing.faults import MODES, Fault, FaultMiddleware
 from partnerenrich.testing.loopback import served
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.real_time
 
 BROKEN = Path(__file__).parent / "broken_plugins"
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -477,7 +478,9 @@ async def test_a_hang_ends_when_the_client_leaves():
         loop.call_soon_threadsafe(ended.set)
 
     with served(watched) as port:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=0.05, verify=False) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=httpx.Timeout(5, read=0.05), verify=False
+        ) as client:
             ended.clear()  # the server's own start and stop pass here, too
             with pytest.raises(httpx.ReadTimeout):
                 await ask(client)

@@ -115,7 +115,6 @@ class Breaker:
 
     failures: int
     pause: float
-    _clock: Callable[[], float] = time.monotonic
     _failed: int = attrs.field(default=0, init=False)
     _current_pause: float = attrs.field(default=0.0, init=False)
     _open_until: float = attrs.field(default=0.0, init=False)
@@ -127,13 +126,13 @@ class Breaker:
         """``half-open`` from the end of the pause until a probe has told more."""
         if not self._current_pause:
             return "closed"
-        return "open" if self._clock() < self._open_until else "half-open"
+        return "open" if time.monotonic() < self._open_until else "half-open"
 
     def check(self) -> None:
         """Raise `NotCalled` when a call would be held back now."""
         state = self.state
         if state == "open":
-            seconds = self._open_until - self._clock()
+            seconds = self._open_until - time.monotonic()
             raise NotCalled(f"the circuit breaker is open for {seconds:.1f} s more, after failures of the partner")
         if self._probing:
             raise NotCalled("the circuit breaker is open: a single call finds out whether the partner is back")
@@ -172,7 +171,7 @@ class Breaker:
 
     def _open(self, pause: float) -> None:
         self._current_pause = min(max(pause, 2 * self._current_pause), max(LONGEST_PAUSE, self.pause))
-        self._open_until = self._clock() + self._current_pause
+        self._open_until = time.monotonic() + self._current_pause
         self._openings += 1
         self._failed = 0
 
@@ -226,21 +225,18 @@ class Governor:
         integration: Integration,
         *,
         budget: DailyBudget | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             integration: Its limits hold; its org, provider and name are told to the partner's hooks.
             budget: Today's calls; None for no limit.
-            clock: Seconds, as `time.monotonic`.
         """
         limits = integration.limits
-        self.breaker = Breaker(limits.failures, limits.pause, clock)
+        self.breaker = Breaker(limits.failures, limits.pause)
         self.statistics = CallStatistics()
         self._integration = integration
         self._limits = limits
         self._budget = budget
-        self._clock = clock
         self._rate = Rate(limits.calls_per_second) if limits.calls_per_second is not None else None
         self._slots = asyncio.Semaphore(limits.concurrency)
 
@@ -260,7 +256,7 @@ class Governor:
 
         Args:
             attempt: Makes one attempt; called again for a retry.
-            wait_until: Moment of the clock up to which the call may wait for its turn.
+            wait_until: Moment of `time.monotonic` up to which the call may wait for its turn.
             event_id: The event that caused the call.
             hook: Name of the hook, for messages.
 
@@ -305,7 +301,7 @@ class Governor:
 
     def _deserves_retry(self, outcome: object, wait_until: float) -> bool:
         if isinstance(outcome, RateLimited):
-            return self._clock() + (outcome.retry_after or 0.0) <= wait_until
+            return time.monotonic() + (outcome.retry_after or 0.0) <= wait_until
         return isinstance(outcome, PartnerError) and outcome.retry
 
     async def _attempt(
@@ -348,7 +344,7 @@ class Governor:
             raise NotCalled("the calls of today (limits.calls_per_day, UTC) are used up")
 
     async def _run(self, attempt: Callable[[Call], Awaitable[T]], event_id: str | None, hook: str) -> T:
-        started = self._clock()
+        started = time.monotonic()
         integration, timeout = self._integration, self._limits.timeout
         call = Call(integration.org, integration.provider, integration.name, started + timeout, event_id)
         self.statistics.calls += 1
@@ -358,7 +354,7 @@ class Governor:
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it leaves as a PartnerError
             raise self._partner_error(error, hook) from None
         finally:
-            self.statistics.seconds += self._clock() - started
+            self.statistics.seconds += time.monotonic() - started
 
     def _partner_error(self, error: Exception, hook: str) -> PartnerError:
         match error:
@@ -376,7 +372,7 @@ class Governor:
                 return BadResponse(f"{self._integration.provider}: {hook} failed with {type(error).__name__}")
 
     def _seconds_until(self, moment: float) -> float:
-        return min(max(moment - self._clock(), 0.0), LONGEST_WAIT)
+        return min(max(moment - time.monotonic(), 0.0), LONGEST_WAIT)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
