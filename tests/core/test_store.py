@@ -342,6 +342,26 @@ async def test_a_deletion_is_owed_after_a_mistake_in_the_client_too(store, redis
     assert not store.owes_deletions
 
 
+async def test_mistakes_in_the_client_do_not_end_the_making_up(store, redis, monkeypatch, caplog):
+    await redis.set("who", b"ann")
+
+    async def fails(commands):
+        raise LookupError("canary")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store, "_each", fails)
+        store.queue([("DEL", "who")])
+        with pytest.raises(LookupError):
+            await store.flush()
+        await asyncio.sleep(2.5 * PAUSE_SECONDS)
+    await asyncio.sleep(1.5 * PAUSE_SECONDS)
+    assert await redis.get("who") is None
+    assert not store.owes_deletions
+    assert [record.getMessage() for record in caplog.records] == [
+        "deletions that the store missed are still owed (LookupError)"
+    ] * 2
+
+
 async def test_what_was_written_after_a_missed_deletion_stays(store, server, redis, clock):
     server.connected = False
     store.queue([("DEL", "who")])

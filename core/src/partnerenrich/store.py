@@ -398,7 +398,10 @@ class Store:
     async def _make_up(self) -> None:
         while self._owed:
             await asyncio.sleep(PAUSE_SECONDS)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception as error:  # noqa: BLE001 - whatever it is, they have to be made up for
+                log.warning("deletions that the store missed are still owed (%s)", type(error).__name__)
         self._making_up = None
 
     async def lease(self, claim: Claim) -> Claimed:
