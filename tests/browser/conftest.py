@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 LIBRARY = Path(partnerenrich_server.__file__).parent / "datafly_js"
+PATIENT = 'defer data-timeout="8000"'
 COOKIE = "_dfdid=0c2d9c1e-6a4f-4a7e-9b0a-1f2e3d4c5b6a"
 
 
@@ -89,7 +90,7 @@ class Hub:
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for calls that the browser makes on its own."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while not condition():
                 self._called.clear()
                 await self._called.wait()
@@ -224,11 +225,23 @@ async def _context(browser, site, expected_errors) -> AsyncIterator[BrowserConte
     assert [text for text in errors if not text.startswith(tuple(expected_errors))] == []
 
 
+@pytest_asyncio.fixture(name="clock", loop_scope="session")
+async def _clock(context):
+    """The time of all pages. It stands still until a test moves it: ``await clock.run_for(milliseconds)``."""
+    await context.clock.install(time=0)
+    await context.clock.pause_at(1000)
+    return context.clock
+
+
 @pytest.fixture(name="visit")
 def _visit(context, site) -> Callable[..., Awaitable[Page]]:
-    """Open a page of the shop, in a new tab or the given one; `tag` holds attributes of the script tag."""
+    """
+    Open a page of the shop, in a new tab or the given one; `tag` holds attributes of the script tag.
 
-    async def visit(body: str = "", *, tag: str = "defer", page: Page | None = None, html: str | None = None) -> Page:
+    By default the page is patient, for a machine may stand still for a while.
+    """
+
+    async def visit(body: str = "", *, tag: str = PATIENT, page: Page | None = None, html: str | None = None) -> Page:
         script = f'<script src="{site.hub.url}/datafly.js" data-key="{site.hub.key}" {tag}></script>'
         site.html = html or f"<!doctype html><title>Shop</title>{script}<main id=hero></main>{body}"
         page = page or await context.new_page()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import datetime
 
@@ -15,6 +16,21 @@ HIDE = """
 Object.defineProperty(document, 'hidden', {value: true, configurable: true});
 document.dispatchEvent(new Event('visibilitychange'));
 """
+
+
+async def refused(page, script):
+    """Run a script, and wait until the page has the answer to its event."""
+    async with page.expect_response("**/v1/events*") as answer:
+        await page.evaluate(script)
+    await (await answer.value).finished()
+
+
+async def passes_until(clock, condition):
+    """Let the time of the pages pass until something has come of it."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await clock.run_for(100)
+            await asyncio.sleep(0.01)
 
 
 def names(events):
@@ -126,17 +142,18 @@ async def test_the_queue_is_bounded(hub, visit, context):
     assert warnings == [DROPPED] * 10
 
 
-async def test_what_a_busy_hub_refuses_comes_again(hub, visit):
+async def test_what_a_busy_hub_refuses_comes_again(hub, visit, clock):
     """Not before `Retry-After`, and with the same message id."""
     busy = [hub.says(status=status, headers={"Retry-After": "0.1"}) for status in (502, 503, 504)]
     hub.will("/v1/events", hub.says(status=429, headers={"Retry-After": "1"}), *busy, hub.says())
 
     page = await visit()
-    await page.evaluate("datafly.track('a')")
-    await hub.until(lambda: hub.events)
+    await refused(page, "datafly.track('a')")
+    await hub.quiet()
+    await clock.run_for(999)
     await hub.quiet()
     early = len(hub.events)
-    await hub.until(lambda: len(hub.events) == 5)
+    await passes_until(clock, lambda: len(hub.events) == 5)
 
     assert early == 1
     assert hub.events == [hub.events[0]] * 5
@@ -175,8 +192,7 @@ async def test_what_waits_when_the_page_goes_leaves_with_it(hub, visit, leave):
     hub.will("/v1/events", hub.says(status=503, headers={"Retry-After": "60"}), hub.says())
 
     page = await visit()
-    await page.evaluate("datafly.track('a'); datafly.track('b')")
-    await hub.until(lambda: hub.to("/v1/events"))
+    await refused(page, "datafly.track('a'); datafly.track('b')")
     await page.evaluate("datafly.track('c')")
     await hub.quiet()
     hub.calls.clear()
@@ -205,35 +221,35 @@ async def test_an_event_on_its_way_survives_the_page(hub, visit):
     assert hub.abandoned == []
 
 
-async def test_beacons_are_smaller_than_browsers_allow(hub, visit):
+async def test_beacons_are_smaller_than_browsers_allow(hub, visit, clock):
     """What the browser takes no more stays queued and goes later."""
     hub.will("/v1/events", hub.says(status=503, headers={"Retry-After": "1.5"}), hub.says())
 
     page = await visit()
-    await page.evaluate("datafly.track('e0')")
-    await hub.until(lambda: hub.events)
+    await refused(page, "datafly.track('e0')")
     await hub.quiet()
     hub.calls.clear()
     await page.evaluate("for (let i = 1; i < 6; i++) datafly.track('e' + i, {text: 'x'.repeat(20000)})")
     await page.evaluate(HIDE)
-    await hub.until(lambda: len(hub.events) == 6)
+    await hub.until(lambda: hub.events)
+    await passes_until(clock, lambda: len(hub.events) == 6)
 
     assert sorted(names(hub.events)) == [f"e{i}" for i in range(6)]
     assert hub.to(*POSTS)[0].headers["sec-fetch-mode"] == "no-cors"
     assert max(len(call.body) for call in hub.to(*POSTS)) < 60_100
 
 
-async def test_an_identify_that_left_with_a_beacon_is_still_answered(hub, visit):
+async def test_an_identify_that_left_with_a_beacon_is_still_answered(hub, visit, clock):
     """A tab that was only hidden asks again, as the same message, for the profile waits for the answer."""
     hub.will("/v1/enrich", hub.says({}), hub.says({"amperity": {"Persona": "Loyal"}}))
     hub.will("/v1/events", hub.says(status=503, headers={"Retry-After": "1.5"}), hub.says())
 
-    page = await visit(tag='defer data-timeout="5000"')
-    await page.evaluate("datafly.identify('user-1')")
-    await hub.until(lambda: hub.events)
+    page = await visit()
+    await refused(page, "datafly.identify('user-1')")
     await hub.quiet()
     await page.evaluate(HIDE)
     await hub.until(lambda: len(hub.events) == 2)
+    await passes_until(clock, lambda: len(hub.events) == 3)
     profile = await page.evaluate("datafly.refreshProfile()")
 
     assert profile == {"amperity": {"Persona": "Loyal"}}
@@ -253,13 +269,12 @@ async def test_hidden_without_a_network_nothing_is_lost(hub, visit, context):
     assert names(hub.events) == ["a"]
 
 
-async def test_what_follows_a_log_out_never_leaves_before_it(hub, visit):
+async def test_what_follows_a_log_out_never_leaves_before_it(hub, visit, clock):
     """An anonymous event with the old cookie would be the old person's. The log-out itself waits for its answer."""
     hub.will("/v1/events", hub.says(status=503, headers={"Retry-After": "1.5"}), hub.says())
 
     page = await visit()
-    await page.evaluate("datafly.track('a')")
-    await hub.until(lambda: hub.events)
+    await refused(page, "datafly.track('a')")
     await hub.quiet()
     hub.calls.clear()
     await page.evaluate("datafly.reset(); datafly.track('b')")
@@ -267,7 +282,7 @@ async def test_what_follows_a_log_out_never_leaves_before_it(hub, visit):
     await hub.until(lambda: len(hub.to("/v1/reset")) == 1)
     await hub.quiet()
     left_hidden = names(hub.events)
-    await hub.until(lambda: "b" in names(hub.events))
+    await passes_until(clock, lambda: "b" in names(hub.events))
 
     assert left_hidden == ["a"]
     assert [call.path for call in hub.to(*POSTS)][-3:] == ["/v1/reset", "/v1/reset", "/v1/events"]

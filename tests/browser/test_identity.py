@@ -33,7 +33,8 @@ async def test_after_identify_one_refresh_shows_the_new_profile(hub, visit):
     hub.will("/v1/events", hub.says({"success": True}, status=202, hold=(enriched := hub.hold())))
 
     page = await visit(
-        """
+        tag="defer",
+        body="""
         <script type="module">
         await datafly.onProfileReady();
         // Optional — refresh after an identify to pick up richer attributes.
@@ -41,7 +42,7 @@ async def test_after_identify_one_refresh_shows_the_new_profile(hub, visit):
         await datafly.refreshProfile();
         document.querySelector('#hero').textContent = datafly.profile.amperity?.Persona;
         </script>
-        """
+        """,
     )
     await hub.until(lambda: hub.to("/v1/events"))
     await hub.quiet()
@@ -282,6 +283,7 @@ async def test_a_stored_profile_of_another_person_is_not_shown(hub, visit):
     hub.will("/v1/enrich", hub.says({}), hub.says(FIRST), hub.says(SECOND, hold=hub.hold()))
 
     page = await visit()
+    await hub.until(lambda: hub.calls)
     await page.evaluate("localStorage.setItem('datafly.who', '11111111')")
     await visit(page=page)
     assert await page.evaluate("datafly.onProfileReady()") == FIRST

@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 HUNTER = {"amperity": {"Persona": "Value Hunter"}}
-SCRIPT = '<script src="{hub.url}/datafly.js" data-key="{hub.key}" {attributes}></script>'
+SCRIPT = '<script src="{hub.url}/datafly.js" data-key="{hub.key}" data-timeout="8000" {attributes}></script>'
 VIOLATIONS = """
 window.violations = [];
 document.addEventListener('securitypolicyviolation', (event) => violations.push(event.violatedDirective));

@@ -130,7 +130,7 @@ async def test_records_are_written_when_they_are_old(configured, monkeypatch):
 
     async with collector.open():
         await collector.collect([event("pat")])
-        for _ in range(200):
+        for _ in range(1000):
             if collector.collected["acme/room"]:
                 break
             await asyncio.sleep(0.02)

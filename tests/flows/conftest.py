@@ -80,7 +80,7 @@ class Server:
             return client.execute_command(*command)
 
     def _wait(self, command, answer):
-        until = time.monotonic() + 10
+        until = time.monotonic() + 20
         while time.monotonic() < until:
             with contextlib.suppress(RedisError):
                 if answer in self.ask(*command.split()):
@@ -153,6 +153,8 @@ class Toy:
         self.latency = latency
         self.calls = []
         self.answers = {}
+        self.go = asyncio.Event()
+        self.go.set()
 
     @hookimpl
     def partner(self):
@@ -164,6 +166,7 @@ class Toy:
     async def resolve_id(self, link):
         self.calls.append(link.value)
         await asyncio.sleep(self.latency(link.value) if callable(self.latency) else self.latency)
+        await self.go.wait()
         answer = self.answers.get(link.value, Resolution(f"id-{link.value}", attributes={"name": link.value}))
         if isinstance(answer, Exception):
             raise answer
@@ -183,7 +186,7 @@ def open_enricher(monkeypatch, toy):
     )
 
     @asynccontextmanager
-    async def open_enricher(url, *, budget_ms=2000, **integration):
+    async def open_enricher(url, *, budget_ms=20_000, **integration):
         raw = {
             "org": "acme",
             "store": url,

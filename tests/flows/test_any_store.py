@@ -107,7 +107,7 @@ async def test_records_are_there_for_the_next_process(server, open_enricher, toy
 
 async def test_two_processes_make_one_call(server, open_enricher, toy):
     toy.latency = 0.03
-    async with open_enricher(server.url, budget_ms=30_000) as one, open_enricher(server.url, budget_ms=30_000) as two:
+    async with open_enricher(server.url) as one, open_enricher(server.url) as two:
         await asyncio.gather(*(enricher.enrich([page("first")]) for enricher in (one, two)))  # both are connected
         batches = await asyncio.gather(*(enricher.enrich([visitor(1)] * 10) for enricher in (one, two) * 50))
     assert {outcome for lines in batches for outcome in outcomes(lines)} <= {"fresh", "hit"}
@@ -118,10 +118,10 @@ async def test_the_lease_of_a_process_that_died_is_taken_over(server, open_enric
     async with open_enricher(server.url) as enricher:
         reader, keys = enricher._orgs["acme"].reader, enricher._orgs["acme"].keys
         record = keys.link("toy", reader.fingerprint("email", "p1@example.test"))
-        server.ask("SET", record, CLAIM + b"another", "PX", 200)
         started = time.perf_counter()
+        server.ask("SET", record, CLAIM + b"another", "PX", 200)
         assert outcomes(await enricher.enrich([visitor(1)])) == ["fresh"]
-        assert 0.1 < time.perf_counter() - started < 1.5
+        assert 0.2 <= time.perf_counter() - started < 10
 
 
 async def test_the_browser_copy_follows_the_person(server, open_enricher):
@@ -138,7 +138,7 @@ async def test_the_browser_copy_follows_the_person(server, open_enricher):
 
 
 async def test_all_that_a_store_is_asked_for(server):
-    store = Store(server.url, command_seconds=1)
+    store = Store(server.url, command_seconds=10)
     try:
         keys = [f"{{b{n}}}:k{n}" for n in range(20)]
         store.queue([("SET", key, str(n).encode(), "PX", 60_000) for n, key in enumerate(keys)])
@@ -207,13 +207,13 @@ async def test_who_is_forgotten_is_forgotten_in_every_kind_of_store(server, open
 async def test_a_store_that_may_drop_the_list_is_noticed(new_server):
     server = new_server("redis")
     server.ask("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
-    store = Store(server.url, command_seconds=1)
+    store = Store(server.url, command_seconds=10)
     assert "allkeys-lru" in (await eviction_problem(store) or "")
     await store.close()
 
 
 async def test_thousands_of_commands_run_in_their_order_also_when_the_server_forgot_the_script(server):
-    store = Store(server.url, command_seconds=2)
+    store = Store(server.url, command_seconds=10)
     try:
         keys = [f"{{b{n % 7}}}:k{n % 50}" for n in range(3000)]
         for value in (b"old", b"new"):
@@ -231,8 +231,10 @@ async def test_thousands_of_commands_run_in_their_order_also_when_the_server_for
         await store.close()
 
 
-async def test_time_that_this_process_was_busy_is_not_held_against_the_store(server):
-    store = Store(server.url, command_seconds=0.1)
+async def test_time_that_this_process_was_busy_is_not_held_against_the_store(server, monkeypatch):
+    loop, busy = asyncio.get_running_loop(), 0
+    monkeypatch.setattr(loop, "time", lambda: time.monotonic() + busy)
+    store = Store(server.url, command_seconds=20)
     try:
         server.ask("SET", "{b1}:k", "v" * 1_000_000)
         assert await store.read(["{b1}:none"]) == [None]  # connects
@@ -242,7 +244,8 @@ async def test_time_that_this_process_was_busy_is_not_held_against_the_store(ser
             writing = asyncio.create_task(store.flush())
             for _ in range(steps):
                 await asyncio.sleep(0)
-            time.sleep(0.15)  # noqa: ASYNC251 - on purpose
+            time.sleep(0.01)  # noqa: ASYNC251 - on purpose; the answer comes meanwhile
+            busy += 30
             assert [len(value) for value in await reading] == [1_000_000] * 3
             await writing
         assert (store.failures, store.down) == (0, False)

@@ -9,8 +9,8 @@ def visitor(number):
 
 
 async def test_nobody_is_asked_about_twice_while_calls_queue(new_server, open_enricher, toy):
-    toy.latency = 0.2
-    limits = {"timeout": 0.5, "attempts": 1, "concurrency": 1}
+    toy.latency = 0.35
+    limits = {"timeout": 2, "attempts": 1, "concurrency": 1}  # a lease lasts a second more, and the queue longer
     url, people = new_server().url, [visitor(number) for number in range(12)]
     async with (
         open_enricher(url, budget_ms=20_000, limits=limits) as here,

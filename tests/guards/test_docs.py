@@ -246,7 +246,8 @@ def place(tmp_path):
     (tmp_path / "blueprint.yaml").write_text(blocks("yaml", "blueprint")[0].text, "utf-8")
     with open_store("embedded:") as store, served(_loyalty_service) as port:
         url = f"http://127.0.0.1:{port}"
-        integration = {"provider": "loyalty", "settings": {"base_url": url, "api_key": "a-key-for-tests"}}
+        settings = {"base_url": url, "api_key": "a-key-for-tests"}
+        integration = {"provider": "loyalty", "settings": settings, "limits": {"timeout": 30}}
         written = {"org": "acme", "store": store.url, "key": KEY, "plugins_dir": "partners", "budget_ms": 30_000}
         (tmp_path / "partnerenrich.yaml").write_text(json.dumps(written | {"integrations": [integration]}), "utf-8")
         variables = {"REDIS_URL": store.url, "LOYALTY_URL": url, "LOYALTY_KEY": "a-key-for-tests"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import logging
 import queue
@@ -20,7 +21,7 @@ from redis.asyncio import Redis
 
 from partnerenrich.configuration import load_mapping
 from partnerenrich_server.embedded import Store, open_store
-from partnerenrich_server.hub import signing
+from partnerenrich_server.hub import api, signing
 from partnerenrich_server.hub.app import open_hub
 from partnerenrich_server.hub.logs import JsonFormatter
 from partnerenrich_server.hub.serving import Server
@@ -32,11 +33,13 @@ CREDENTIAL = "credential-canary-0123456789"
 PARTNER = """
 import asyncio
 import attrs
-from partnerenrich import LinkingKey, Partner, Resolution, Secret, hookimpl
+from partnerenrich import Limits, LinkingKey, Partner, Resolution, Secret, hookimpl
 
 answers = {}
 calls = []
 delay = 0.0
+go = asyncio.Event()
+go.set()
 
 
 @attrs.frozen(kw_only=True)
@@ -47,13 +50,14 @@ class Settings:
 @hookimpl
 def partner():
     keys = (LinkingKey("email", "email"), LinkingKey("anonymous_id", "cookie"))
-    return Partner(title="Toy", config=Settings, linking_keys=keys)
+    return Partner(title="Toy", config=Settings, linking_keys=keys, limits=Limits(timeout=30))
 
 
 @hookimpl
 async def resolve_id(link):
     calls.append(("resolve", link.value))
     await asyncio.sleep(delay)
+    await go.wait()
     answer = answers.get(link.value, Resolution.absent())
     if isinstance(answer, Exception):
         raise answer
@@ -65,11 +69,24 @@ PERSONALIZE = """
 async def personalize(partner_id, context):
     calls.append(("personalize", partner_id, dict(context)))
     await asyncio.sleep(delay)
+    await go.wait()
     answer = answers.get("personalize", {})
     if isinstance(answer, Exception):
         raise answer
     return answer(context) if callable(answer) else answer
 """
+
+
+PATIENCE = 25
+"""How many times as long a page waits here as it says: a machine may stand still for a while."""
+
+
+@pytest.fixture(autouse=True, name="patience")
+def _patience(monkeypatch):
+    wait = api._wait
+    monkeypatch.setattr(api, "_wait", lambda call: PATIENCE * wait(call))
+    monkeypatch.setattr("partnerenrich_server.hub.app.LONGEST_WAIT_MS", PATIENCE * api.LONGEST_WAIT_MS)
+    return PATIENCE
 
 
 @pytest.fixture(name="running_store", scope="session")
@@ -103,7 +120,7 @@ def _plugins_dir(tmp_path):
 
 @pytest.fixture(name="toy")
 def _toy(hub):
-    """The module of the partner ``toy``: its `answers`, its `calls`, its `delay`."""
+    """The module of the partner ``toy``: its `answers`, its `calls`, its `delay`; it answers while `go` is set."""
     return sys.modules["partnerenrich_file_toy"]
 
 
@@ -201,6 +218,10 @@ class RunningHub:
         }
         return await self.client.post(f"{self.url}{path}", content=body, headers=headers, params=query)
 
+    async def is_idle(self) -> bool:
+        """Whether no event waits or is under way."""
+        return not (await self.metrics())["partnerenrich_queue_events"]
+
     async def metrics(self) -> dict[str, float]:
         text = (await self.client.get(f"{self.url}/metrics")).text
         return {
@@ -213,7 +234,10 @@ class RunningHub:
 async def open_running_hub(raw, store: Store, **options):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         configuration = load_mapping(raw)
-        async with open_hub(configuration, store, **options) as app, httpx.AsyncClient(trust_env=False) as client:
+        async with (
+            open_hub(configuration, store, **options) as app,
+            httpx.AsyncClient(trust_env=False, timeout=30) as client,
+        ):
             server = Server(app, configuration.hub.proxies)
             serving = asyncio.create_task(server.serve([listener]))
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -269,11 +293,13 @@ def _until():
     """Wait for what happens in the background."""
 
     async def until(condition):
-        for _ in range(500):
-            if condition():
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError("it does not happen")
+        async def is_met():
+            met = condition()
+            return await met if inspect.isawaitable(met) else met
+
+        async with asyncio.timeout(20):
+            while not await is_met():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
 
     return until
 

@@ -9,6 +9,7 @@ import time
 import pytest
 from redis.asyncio import Redis
 
+from partnerenrich_server.hub import copies as copies_module
 from partnerenrich_server.hub.copies import BrowserCopies, Limit, LimitPassed, StoreDown
 
 KEY = "partnerenrich:browser_attrs:acme:0c2d9c1e-6a4f-4a7e-9b0a-1f2e3d4c5b6a"
@@ -44,7 +45,7 @@ def told(*command):
 
 
 async def both(url):
-    copies = BrowserCopies(url, command_seconds=2.0)
+    copies = BrowserCopies(url, command_seconds=10.0)
     try:
         return [
             await asyncio.gather(
@@ -67,7 +68,7 @@ async def test_a_cluster_counts_and_reads_as_a_single_store_does(cluster):
 
 async def test_requests_of_one_moment_share_a_round_trip(store, redis):
     before = (await redis.info("stats"))["total_reads_processed"]
-    copies = BrowserCopies(store.url, command_seconds=2.0)
+    copies = BrowserCopies(store.url, command_seconds=10.0)
     await copies.read(KEY, ("who",), ())
     before = (await redis.info("stats"))["total_reads_processed"]
     await asyncio.gather(*(copies.read(KEY, ("who",), (ADDRESS,)) for _ in range(20)))
@@ -79,7 +80,7 @@ async def test_requests_of_one_moment_share_a_round_trip(store, redis):
 
 async def test_a_store_that_refuses_writes_is_asked_again_at_once(store, redis):
     """It is full, not gone."""
-    copies = BrowserCopies(store.url, command_seconds=2.0)
+    copies = BrowserCopies(store.url, command_seconds=10.0)
     await redis.config_set("maxmemory", "1")
     try:
         with pytest.raises(StoreDown):
@@ -91,33 +92,34 @@ async def test_a_store_that_refuses_writes_is_asked_again_at_once(store, redis):
     await copies.close()
 
 
-async def test_a_store_that_hangs_is_left_alone_for_a_second():
+async def test_a_store_that_hangs_is_left_alone_for_a_while(monkeypatch):
+    monkeypatch.setattr(copies_module, "PAUSE_SECONDS", 60)
     end = asyncio.Event()
+    asked = []
 
     async def hang(_reader, writer):
+        asked.append(writer)
         await end.wait()
         writer.close()
         await writer.wait_closed()
 
     async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
         copies = BrowserCopies(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", command_seconds=0.1)
-        started = asyncio.get_running_loop().time()
         answers = await asyncio.gather(
             *(copies.read(KEY, ("who",), (ADDRESS,)) for _ in range(50)), return_exceptions=True
         )
         with pytest.raises(StoreDown):
             await copies.read(KEY, ("who",), (ADDRESS,))
-        took = asyncio.get_running_loop().time() - started
         await copies.close()
         end.set()
         await asyncio.sleep(0.05)
 
     assert {type(answer) for answer in answers} == {StoreDown}
-    assert took < 1
+    assert len(asked) <= 1
 
 
 async def test_what_is_written_late_into_a_retired_copy_belongs_to_nobody(store):
-    copies = BrowserCopies(store.url, command_seconds=2.0)
+    copies = BrowserCopies(store.url, command_seconds=10.0)
     async with Redis.from_url(store.url) as redis:
         await redis.hset(KEY, mapping={"who": "s1", "p:toy": "old"})
         await copies.retire(KEY, 60)

@@ -54,13 +54,14 @@ async def test_a_copy_that_is_written_late_or_forged_is_not_served(browser, toy,
     assert await browser.profile() == {}
 
 
-async def test_a_lookup_that_ends_after_it_does_not_bring_the_profile_back(browser, toy, forget, until):
+async def test_a_lookup_that_ends_after_it_does_not_bring_the_profile_back(browser, toy, hub, forget, until):
     toy.answers[PAT] = Resolution("p-1", attributes={"Tier": 2})
-    toy.delay = 0.4
-    await browser.identify(PAT, wait_ms=50)
+    toy.go.clear()
+    await browser.identify(PAT, wait_ms=0)
+    await until(lambda: ("resolve", PAT) in toy.calls)
     await forget("email", PAT)
-    toy.delay = 0.0
-    await until(lambda: any(call == ("resolve", PAT) for call in toy.calls))
+    toy.go.set()
+    await until(hub.is_idle)
 
     await browser.event("page", wait_ms=800)
 

@@ -39,7 +39,7 @@ def inbox(recorder, capacity=100, **batching):
 
 async def test_events_are_taken_in_their_order_in_batches(recorder):
     recorder.go.set()
-    async with inbox(recorder, size=3, in_flight=1).open(drain_seconds=1) as box:
+    async with inbox(recorder, size=3, in_flight=1).open(drain_seconds=20) as box:
         for number in range(7):
             box.put([number], 1)
 
@@ -48,7 +48,7 @@ async def test_events_are_taken_in_their_order_in_batches(recorder):
 
 async def test_a_batch_waits_for_company(recorder):
     recorder.go.set()
-    async with inbox(recorder, linger_ms=50).open(drain_seconds=1) as box:
+    async with inbox(recorder, linger_ms=50).open(drain_seconds=20) as box:
         first = box.put(["a"], 1)
         await asyncio.sleep(0.01)
         await asyncio.gather(first, box.put(["b"], 1))
@@ -57,7 +57,7 @@ async def test_a_batch_waits_for_company(recorder):
 
 
 async def test_only_so_many_batches_are_under_way(recorder, until):
-    async with inbox(recorder, size=1, in_flight=2).open(drain_seconds=1) as box:
+    async with inbox(recorder, size=1, in_flight=2).open(drain_seconds=20) as box:
         for number in range(5):
             box.put([number], 1)
         await until(lambda: len(recorder.batches) == 2)
@@ -70,7 +70,7 @@ async def test_only_so_many_batches_are_under_way(recorder, until):
 
 @pytest.mark.parametrize(("events", "size"), [(5, 1), (1, BYTES)])
 async def test_what_is_too_much_is_refused_until_there_is_room(recorder, events, size):
-    async with inbox(recorder, capacity=5).open(drain_seconds=1) as box:
+    async with inbox(recorder, capacity=5).open(drain_seconds=20) as box:
         done = box.put(["x"], 1)
         with pytest.raises(InboxFull):
             box.put(["y"] * events, size)
@@ -85,7 +85,7 @@ async def test_what_is_too_much_is_refused_until_there_is_room(recorder, events,
 async def test_who_waits_is_told_whether_all_of_its_events_were_handed_on(recorder):
     recorder.go.set()
     recorder.left = ["b"]
-    async with inbox(recorder, linger_ms=5).open(drain_seconds=1) as box:
+    async with inbox(recorder, linger_ms=5).open(drain_seconds=20) as box:
         told = await asyncio.gather(*(box.put(events, 1) for events in (["a"], ["a", "b"], ["c"])))
         recorder.failure = RuntimeError()
         told.append(await box.put(["d"], 1))
@@ -97,8 +97,8 @@ async def test_who_waits_is_told_whether_all_of_its_events_were_handed_on(record
 async def test_who_waits_is_told_before_the_rest_is_done_which_keeps_its_place(recorder, until):
     recorder.tells_at_once = True
     recorder.left = ["b"]
-    async with inbox(recorder, capacity=3, size=2, in_flight=1, linger_ms=5).open(drain_seconds=5) as box:
-        told = await asyncio.wait_for(asyncio.gather(box.put(["a"], 1), box.put(["b"], 1)), 1)
+    async with inbox(recorder, capacity=3, size=2, in_flight=1, linger_ms=5).open(drain_seconds=20) as box:
+        told = await asyncio.wait_for(asyncio.gather(box.put(["a"], 1), box.put(["b"], 1)), 20)
         under_way = box.events
         later = box.put(["c"], 1)
         with pytest.raises(InboxFull):
@@ -112,8 +112,8 @@ async def test_who_waits_is_told_before_the_rest_is_done_which_keeps_its_place(r
 
 async def test_the_end_waits_for_what_is_done_after_the_answer(recorder):
     recorder.tells_at_once = True
-    async with inbox(recorder).open(drain_seconds=5) as box:
-        await asyncio.wait_for(box.put(["a"], 1), 1)
+    async with inbox(recorder).open(drain_seconds=20) as box:
+        await asyncio.wait_for(box.put(["a"], 1), 20)
         asyncio.get_running_loop().call_later(0.1, recorder.go.set)
 
     assert recorder.go.is_set()
@@ -124,7 +124,7 @@ async def test_a_failure_after_the_answer_is_counted_and_changes_no_answer(recor
     recorder.tells_at_once = True
     recorder.failure = RuntimeError("a value of the visitor")
     recorder.go.set()
-    async with inbox(recorder).open(drain_seconds=1) as box:
+    async with inbox(recorder).open(drain_seconds=20) as box:
         assert await box.put(["a", "b"], 1)
 
     assert (box.failed, box.events) == (2, 0)
@@ -133,7 +133,7 @@ async def test_a_failure_after_the_answer_is_counted_and_changes_no_answer(recor
 
 
 async def test_what_was_given_up_before_its_turn_is_left_out(recorder, until):
-    async with inbox(recorder, size=1, in_flight=1).open(drain_seconds=1) as box:
+    async with inbox(recorder, size=1, in_flight=1).open(drain_seconds=20) as box:
         begun, given_up, last = [box.put([name], 1) for name in ("a", "b", "c")]
         await until(lambda: recorder.batches)
         begun.cancel()
@@ -148,10 +148,10 @@ async def test_what_was_given_up_before_its_turn_is_left_out(recorder, until):
 async def test_a_failure_keeps_nobody_waiting(recorder, log_lines):
     recorder.go.set()
     recorder.failure = RuntimeError("a value of the visitor")
-    async with inbox(recorder).open(drain_seconds=1) as box:
-        await asyncio.wait_for(box.put(["a"], 1), 1)
+    async with inbox(recorder).open(drain_seconds=20) as box:
+        await asyncio.wait_for(box.put(["a"], 1), 20)
         recorder.failure = None
-        await asyncio.wait_for(box.put(["b"], 1), 1)
+        await asyncio.wait_for(box.put(["b"], 1), 20)
 
     assert box.failed == 1
     assert "RuntimeError at test_inbox.py" in log_lines[0]
@@ -159,7 +159,7 @@ async def test_a_failure_keeps_nobody_waiting(recorder, log_lines):
 
 
 async def test_the_end_finishes_what_was_accepted(recorder):
-    async with inbox(recorder, size=1).open(drain_seconds=5) as box:
+    async with inbox(recorder, size=1).open(drain_seconds=20) as box:
         for number in range(20):
             box.put([number], 1)
         asyncio.get_running_loop().call_later(0.1, recorder.go.set)
@@ -168,7 +168,7 @@ async def test_the_end_finishes_what_was_accepted(recorder):
 
 
 async def test_the_end_does_not_wait_for_ever(recorder, log_lines):
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         async with inbox(recorder).open(drain_seconds=0.1) as box:
             box.put(["a", "b"], 1)
 

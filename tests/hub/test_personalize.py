@@ -1,6 +1,7 @@
 """``POST /v1/personalize``: what a partner says of the visitor in the context of a page."""
 
 import asyncio
+import sys
 
 import pytest
 
@@ -44,19 +45,37 @@ async def test_an_answer_is_remembered_for_the_same_context(known, toy):
     assert len(contextual(toy)) == 2
 
 
-async def test_for_two_minutes(known, redis):
+@pytest.fixture(name="remembered")
+def _remembered(redis, known):
+    """The keys of the answers about the known visitor."""
+
+    async def remembered():
+        device = known.cookies["_dfdid"].encode()
+        return [key async for key in redis.scan_iter("*:~*") if b"toy" in key and device in key]
+
+    return remembered
+
+
+async def test_for_two_minutes(known, redis, remembered, until):
     await personalize(known, {"page": "home"})
-    await asyncio.sleep(0.05)
-    [key] = [key async for key in redis.scan_iter("*:~*") if b"toy" in key and known.cookies["_dfdid"].encode() in key]
+    await until(remembered)
+    [key] = await remembered()
 
     assert 100_000 < await redis.pttl(key) <= 120_000
     assert b"home" not in key
 
 
-async def test_at_once_the_partner_is_asked_only_once(known, toy):
-    toy.delay = 0.1
+async def test_at_once_the_partner_is_asked_only_once(known, toy, redis, until):
+    toy.go.clear()
+    asked = [asyncio.ensure_future(personalize(known, {"page": "home"})) for _ in range(5)]
 
-    answers = await asyncio.gather(*(personalize(known, {"page": "home"}) for _ in range(5)))
+    async def have_come():
+        return [await redis.get(key) async for key in redis.scan_iter("*:personalize")] == [b"5"]
+
+    await until(have_come)
+    await asyncio.sleep(0.1)  # they look into the store
+    toy.go.set()
+    answers = await asyncio.gather(*asked)
 
     assert {answer.text for answer in answers} == {'{"toy":{"Banner":"for home"}}'}
     assert len(contextual(toy)) == 1
@@ -125,18 +144,22 @@ async def test_a_partner_that_fails_costs_only_its_attributes(known, toy, hub, f
     assert (await hub.metrics())[name] == 1
 
 
-async def test_a_late_answer_is_there_the_next_time(known, toy, hub, raw, store, open_running_hub):
-    raw["budget_ms"] = 100
-    async with open_running_hub(raw, store) as hurried:
+async def test_a_late_answer_is_there_the_next_time(
+    known, toy, raw, store, open_running_hub, remembered, until, monkeypatch
+):
+    monkeypatch.setattr("partnerenrich_server.hub.app.LONGEST_WAIT_MS", 100)
+    async with open_running_hub({**raw, "budget_ms": 20_000}, store) as hurried:
         visitor = hurried.browser(cookies=known.cookies)
-        module = __import__("sys").modules["partnerenrich_file_toy"]
+        module = sys.modules["partnerenrich_file_toy"]
         module.answers |= toy.answers
-        module.delay = 0.3
+        module.go.clear()
         first = await personalize(visitor, {"page": "home"})
-        await asyncio.sleep(0.4)
-        second = await personalize(visitor, {"page": "home"})
+        module.go.set()
+        await until(remembered)
+    second = await personalize(known, {"page": "home"})
 
     assert (first.json(), second.json()) == ({}, {"toy": {"Banner": "for home"}})
+    assert contextual(toy) == []
 
 
 class TestTrust:

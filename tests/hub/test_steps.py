@@ -80,10 +80,10 @@ async def test_a_batch_that_is_enriched_sooner_is_written_later(course, process)
     assert course.taken == [["a"], ["b", "c"]]
 
 
-async def test_no_batch_waits_for_the_acknowledgement_of_another(course, process):
+async def test_no_batch_waits_for_the_acknowledgement_of_another(course, process, until):
     course.acknowledge.clear()
     both = [asyncio.ensure_future(process([event(name)], course.tell)) for name in ("a", "b")]
-    await asyncio.sleep(0.02)
+    await until(lambda: len(course.taken) == 2)
     taken = list(course.taken)
     course.acknowledge.set()
     await asyncio.gather(*both)
@@ -132,8 +132,7 @@ async def test_a_report_that_comes_while_records_are_gathered_changes_nothing(co
     course.refused = {"a"}
     course.store.clear()
     processing = asyncio.ensure_future(process([event("a"), event("b")], course.tell))
-    await until(lambda: course.acknowledged)
-    await asyncio.sleep(0.01)
+    await until(lambda: course.told)
     course.acknowledged[0] = True
     course.store.set()
     await processing

@@ -12,16 +12,20 @@ from partnerenrich import Resolution
 from partnerenrich_server.embedded import open_store
 
 
-async def test_nobody_is_shown_the_person_before_when_the_store_comes_back(raw, open_running_hub, tmp_path):
-    raw["hub"]["limits"] = {"visitor_per_minute": 100_000}
+async def test_nobody_is_shown_the_person_before_when_the_store_comes_back(raw, open_running_hub, until, tmp_path):
+    raw |= {"budget_ms": 800, "hub": {**raw["hub"], "limits": {"visitor_per_minute": 100_000}}}
     with open_store(f"embedded:{tmp_path / 'memory'}") as store:
         async with open_running_hub(raw, store) as hub, Redis.from_url(store.url) as redis:
             answers = sys.modules["partnerenrich_file_toy"].answers
             for name in ("ann", "bob"):
                 answers[f"{name}@example.test"] = Resolution(f"id of {name}", attributes={"Persona": f"of {name}"})
             browser = hub.browser()
-            await browser.identify("ann@example.test")
-            assert await browser.profile() == {"toy": {"Persona": "of ann"}}
+
+            async def is_ann():
+                await browser.identify("ann@example.test")
+                return await browser.profile() == {"toy": {"Persona": "of ann"}}
+
+            await until(is_ann)
 
             server = (await redis.info("server"))["process_id"]
             os.kill(server, signal.SIGSTOP)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PARTNER = '''
 import attrs
-from partnerenrich import LinkingKey, Partner, Resolution, Sandbox, Secret, hookimpl, pattern
+from partnerenrich import Limits, LinkingKey, Partner, Resolution, Sandbox, Secret, hookimpl, pattern
 
 PEOPLE = {
     "pat@example.test": ("p1", {"Persona": "Value Hunter", "Tier": 2}),
@@ -42,7 +42,8 @@ class Settings:
 
 @hookimpl
 def partner():
-    return Partner(title="Loyalty Club", config=Settings, linking_keys=(LinkingKey("email", "mail"),))
+    keys = (LinkingKey("email", "mail"),)
+    return Partner(title="Loyalty Club", config=Settings, linking_keys=keys, limits=Limits(timeout=30))
 
 
 @hookimpl

@@ -129,8 +129,11 @@ async def test_the_last_events_say_nothing_of_anybody(url, page):
     await page.post("/v1/events?key=pk-demo&wait_ms=800", json=event)
     for number in range(15):
         await page.post("/v1/events?key=pk-demo&wait_ms=800", json={"type": "track", "event": f"{number}" * 60})
-        await asyncio.sleep(0)
-    live = await page.get("/shop/live")
+    async with asyncio.timeout(20):
+        live = await page.get("/shop/live")
+        while live.json()["events"][-1:] == [] or live.json()["events"][-1]["number"] < 16:
+            await asyncio.sleep(0.02)
+            live = await page.get("/shop/live")
     events = live.json()["events"]
 
     assert [each["number"] for each in events] == list(range(5, 17))

@@ -44,7 +44,7 @@ def users_of(folder: Path) -> list[int]:
     return found
 
 
-def wait_until(condition, seconds: float = 2.0) -> bool:
+def wait_until(condition, seconds: float = 20.0) -> bool:
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:

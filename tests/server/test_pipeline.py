@@ -22,6 +22,8 @@ class Slow:
         self.under_way = 0
         self.most = 0
         self.started: list[bytes] = []
+        self.company = asyncio.Event()
+        self.company.set()
 
     def parse(self, line: bytes, *, org: str | None = None) -> Event:
         return Event.parse(line, org or "acme")
@@ -30,6 +32,9 @@ class Slow:
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         self.started += [event.encode() for event in events]
+        if self.under_way > 1:
+            self.company.set()
+        await self.company.wait()
         await asyncio.sleep(0.005 * (len(self.started) % 4))
         self.under_way -= 1
 
@@ -54,6 +59,7 @@ def lines(count: int) -> list[bytes]:
 async def test_order_is_kept_while_batches_overlap(source_of):
     written: list[bytes] = []
     processor = Slow()
+    processor.company.clear()  # the first batch waits for the second one
     await pump(
         source_of(b"\n".join(lines(100))),
         processor,
@@ -122,7 +128,7 @@ async def test_a_failing_writer_does_not_wait_for_input_that_never_comes():
         raise BrokenPipeError
 
     with contextlib.closing(Source(readable)) as source, pytest.raises(BrokenPipeError):
-        await asyncio.wait_for(pump(source, Slow(), write, batching=Batching()), 5)
+        await asyncio.wait_for(pump(source, Slow(), write, batching=Batching()), 20)
     os.close(readable)
     os.close(writable)
 

@@ -159,7 +159,7 @@ def test_a_trickling_stream_comes_out_as_it_comes_in(started, config):
         process.stdin.flush()
         assert json.loads(process.stdout.readline())["messageId"] == f"m{number}"
     process.stdin.close()
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -171,7 +171,7 @@ def test_a_signal_ends_a_stream_after_what_was_read(started, config, number):
     process.send_signal(number)
     out += process.stdout.readlines()
 
-    assert process.wait(10) == 0
+    assert process.wait(30) == 0
     assert [json.loads(line)["messageId"] for line in out] == ["m1", "m2", "m3", "m4"]
     told = process.stderr.read().decode()
     assert f"stopped by {number.name}" in told
@@ -195,7 +195,7 @@ def test_a_reader_that_leaves_ends_the_run_quietly(started, config, tmp_path):
     process = started("run", "--config", config, "--input", path)
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(20) == 1
+    assert process.wait(30) == 1
     assert process.stderr.read() == b""
 
 

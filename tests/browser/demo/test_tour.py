@@ -13,6 +13,7 @@ SAM = {"club": {"Club": "Ramblers", "Persona": "Loyal", "Tier": 2}}
 
 async def test_a_stranger_sees_the_page_for_everybody(shop):
     await shop.open()
+    await shop.page.wait_for_selector("#events li")
 
     assert (await shop.hero(), await shop.profile()) == (GENERAL, {})
     assert await shop.outcomes() == {"skipped": 1}
@@ -149,7 +150,9 @@ async def test_a_signature_counts_for_the_ids_that_it_signs_and_no_others(shop):
     pat = await shop.session(0)
     user_id, signature = pat["userId"], pat["signature"]
     expires, _, digest = signature.partition(".")
-    own = await shop.identify("pat@example.test", user_id=user_id, signature=signature)
+    await shop.identify("pat@example.test", user_id=user_id, signature=signature)
+    await shop.page.wait_for_function("() => datafly.refreshProfile().then(({club}) => club)", polling=200)
+    own = await shop.profile()
 
     assert pat["traits"] == {"email": "pat@example.test"}
     assert own == PAT

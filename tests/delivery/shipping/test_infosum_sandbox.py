@@ -16,13 +16,17 @@ PEOPLE = 200
 MANY = 20_000
 
 
+def stages_take(seconds, sandbox):
+    httpx.post(f"{sandbox.settings['base_url']}/_sandbox", json={"latency_s": seconds}).raise_for_status()
+
+
 @pytest.fixture
 def sandbox(tmp_path):
     """The sandbox, whose importers read from the folder of the stage."""
     with serve([installed(None).partners["infosum"]]) as sandboxes:
         base = sandboxes["infosum"].settings["base_url"]
         httpx.put(f"{base}/_sandbox/connector", json={"url": (tmp_path / "staging").as_uri()}).raise_for_status()
-        httpx.post(f"{base}/_sandbox", json={"latency_s": 0.1}).raise_for_status()
+        stages_take(0.1, sandboxes["infosum"])
         yield sandboxes["infosum"]
 
 
@@ -64,9 +68,11 @@ def test_a_killed_delivery_is_published_once(tmp_path, config, sandbox):
     people.write_text("customer_id,email\n" + "\n".join(lines) + "\n")
     run("deliver", "--config", str(config), "--integration", "infosum", str(people))
 
+    stages_take(1, sandbox)  # so long that each is seen to run
     with subprocess.Popen(command("ship", "--config", str(config), "--lease", "8"), stdout=subprocess.PIPE) as process:
         told = [process.stdout.readline() for _ in range(3)]
         process.kill()
+    stages_take(0.1, sandbox)
 
     report = json.loads(run("ship", "--config", str(config), "--lease", "8", "--once", "--json"))
 

@@ -205,15 +205,25 @@ async def test_a_lease_that_is_lost_ends_the_work(ledger_url, clock):
             await work(slow, quick)
 
 
-async def test_a_lease_is_renewed_while_the_work_lasts(ledger_url):
+async def test_a_lease_is_renewed_while_the_work_lasts(ledger_url, clock, monkeypatch):
+    renewed = asyncio.Event()
+
+    async def renew(name):
+        await renew_lease(name)
+        renewed.set()
+
     async with (
-        Ledger.open(ledger_url, lease_seconds=3) as ledger,
-        Ledger.open(ledger_url) as other,
-        ledger.lease("acme", "club"),
+        Ledger.open(ledger_url, clock=clock, lease_seconds=6) as ledger,
+        Ledger.open(ledger_url, clock=clock) as other,
     ):
-        await asyncio.sleep(4)
-        async with other.lease("acme", "club") as held:
-            assert not held
+        renew_lease = ledger._renew_lease
+        monkeypatch.setattr(ledger, "_renew_lease", renew)
+        async with ledger.lease("acme", "club"):
+            clock.now += 5
+            await renewed.wait()
+            clock.now += 5
+            async with other.lease("acme", "club") as held:
+                assert not held
 
 
 async def test_a_timeout_inside_is_no_lost_lease(ledger):

@@ -145,9 +145,9 @@ async def test_forever_ends_when_it_is_told_to(ledger, stage, club, ship):
     stage.seal("1")
     club.answers = [Receipt("published")]
 
-    await asyncio.wait_for(shipped.wait(), 5)
+    await asyncio.wait_for(shipped.wait(), 20)
     shipper.stop()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 20)
 
 
 async def test_a_stop_lets_the_call_finish(ledger, stage, club, ship):
@@ -399,13 +399,13 @@ async def test_two_workers_ship_each_batch_once(ledger, other, stage, club, ship
 
 async def test_what_a_living_worker_holds_is_left_to_it(ledger, other, stage, club, ship):
     ledger.clock = other.clock = time.time
-    other.lease_seconds = 0.5
+    other.lease_seconds = 6
     stage.seal("1")
     await other.take_up(ship()._destinations["acme", "club"].entry(await stage.manifest("1")))
     await other.claim("1")
 
     async with other.renewed(lambda: other.renew("1")):
-        report = await asyncio.wait_for(ship().once(), 10)
+        report = await asyncio.wait_for(ship().once(), 20)
 
     assert [left.by_others for left in report.left] == [True]
     assert report.ok
@@ -662,7 +662,7 @@ async def test_a_ledger_that_comes_back_is_used_again(ledger, stage, club, ship,
     ledger.clock = time.time
 
     running = asyncio.create_task(shipper.forever())
-    await asyncio.wait_for(done.wait(), 10)
+    await asyncio.wait_for(done.wait(), 20)
     shipper.stop()
     await running
 
@@ -672,11 +672,11 @@ async def test_a_ledger_that_comes_back_is_used_again(ledger, stage, club, ship,
 
 async def test_a_lost_lease_cancels_the_call(ledger, other, stage, club, ship, clock):
     """Another worker has taken over from one that was suspended: the first one writes nothing more."""
-    ledger.lease_seconds = 0.3
+    ledger.lease_seconds = 3
     ended = asyncio.Event()
 
     async def be_overtaken(batch, call):
-        clock.now += 1
+        clock.now += 10
         assert await other.claim(batch.id)
         try:
             await asyncio.sleep(10)

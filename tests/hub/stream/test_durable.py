@@ -103,24 +103,33 @@ async def test_each_visitor_keeps_its_order_however_long_a_partner_takes(raw, st
     assert list(in_order.values()) == [list(map(str, range(10)))] * 8
 
 
-async def test_round_trips_are_shared(raw, store, new_broker, open_running_hub):
+async def test_round_trips_are_shared(raw, store, new_broker, open_running_hub, until):
     """Many requests at one moment do not cost a round trip each."""
     broker = new_broker("valkey")
     raw |= {"stream": broker.stream, "batch": {"size": 10, "linger_ms": 5, "in_flight": 16}}
 
     async with open_running_hub(raw, store) as hub:
+        toy = sys.modules["partnerenrich_file_toy"]
         browser = hub.browser()
         await browser.event("page")
         before = broker.ask("INFO", "stats")["total_reads_processed"]
-        answers = await asyncio.gather(*(browser.event("page") for _ in range(200)))
+        toy.go.clear()  # so that all are there before the first one is written
+        asked = [asyncio.ensure_future(browser.identify(PAT)) for _ in range(90)]
+
+        async def have_come():
+            return (await hub.metrics())["partnerenrich_queue_events"] == len(asked)
+
+        await until(have_come)
+        toy.go.set()
+        answers = await asyncio.gather(*asked)
         reads = broker.ask("INFO", "stats")["total_reads_processed"] - before
 
     assert {answer.status_code for answer in answers} == {200}
-    assert reads < 60
-    assert len(broker.entries()) == 201
+    assert reads < 45
+    assert len(broker.entries()) == 91
 
 
-async def test_a_broker_that_hangs_is_told_and_stops_nothing_else(browser, toy, hub, broker):
+async def test_a_broker_that_hangs_is_told_and_stops_nothing_else(browser, toy, hub, broker, until):
     toy.answers[PAT] = Resolution("p", attributes={"Persona": "Hiker"})
     assert (await browser.event("page", messageId="before")).status_code == 200
 
@@ -134,13 +143,16 @@ async def test_a_broker_that_hangs_is_told_and_stops_nothing_else(browser, toy, 
 
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_written")
     assert int(refused.headers["retry-after"]) >= 1
-    assert seconds < 6
+    assert seconds < 15
     assert degraded == {"ready": True, "degraded": True}
     assert (healthy.status_code, profile) == (200, {"toy": {"Persona": "Hiker"}})
     assert (await hub.metrics())['partnerenrich_stream_events_total{result="failed"}'] >= 1
 
+    async def is_well():
+        return (await hub.client.get(f"{hub.url}/readyz")).json() == {"ready": True, "degraded": False}
+
     await send_until_written(browser, "after")
-    assert (await hub.client.get(f"{hub.url}/readyz")).json() == {"ready": True, "degraded": False}
+    await until(is_well)
     assert {"before", "after"} <= set(messages(broker.entries()))
 
 
@@ -160,7 +172,7 @@ async def test_an_event_comes_again_as_that_of_the_same_device(hub, broker):
 
 @pytest.mark.parametrize("kind", ["redis", "valkey"])
 async def test_nothing_that_was_answered_with_200_is_missing_after_kills(
-    raw, store, new_broker, open_running_hub, kind
+    raw, store, new_broker, open_running_hub, until, kind
 ):
     broker = new_broker(kind)
     acknowledged, refused = set(), 0
@@ -183,12 +195,13 @@ async def test_nothing_that_was_answered_with_200_is_missing_after_kills(
 
         visitors = [asyncio.create_task(visit(hub.browser(), name)) for name in range(4)]
         for _ in range(3):
-            await asyncio.sleep(0.3)
+            before, told = len(acknowledged), refused
+            await until(lambda: len(acknowledged) > before + 50)  # noqa: B023 - it is over before the next
             broker.kill()
-            await asyncio.sleep(0.3)
+            await until(lambda: refused > told + 10)  # noqa: B023 - as above
             await asyncio.to_thread(broker.start)
         before = len(acknowledged)
-        await asyncio.sleep(0.5)
+        await until(lambda: len(acknowledged) > before + 50)
         goes_on = False
         await asyncio.gather(*visitors)
 
@@ -209,7 +222,7 @@ async def test_a_cluster_that_forgot_its_producers_is_written_to_again(raw, stor
         browser = hub.browser()
         for message_id in ("one", "two"):
             await send_until_written(browser, message_id)
-            assert messages(broker.entries()) == [message_id]
+            assert set(messages(broker.entries())) == {message_id}
             broker.kill()
             assert (await browser.event("page", messageId="meanwhile")).status_code == 503
             await asyncio.to_thread(broker.start)
