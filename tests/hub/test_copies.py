@@ -118,6 +118,23 @@ async def test_a_store_that_hangs_is_left_alone_for_a_while(monkeypatch):
     assert len(asked) <= 1
 
 
+async def test_time_that_this_process_was_busy_is_not_held_against_the_store(store, monkeypatch):
+    loop, busy = asyncio.get_running_loop(), 0
+    monkeypatch.setattr(loop, "time", lambda: time.monotonic() + busy)
+    copies = BrowserCopies(store.url, command_seconds=20)
+    await copies.read(KEY, ("who",), ())
+    for steps in range(2, 8):  # of the way of a request that the busy time falls into
+        reading = asyncio.create_task(copies.read(KEY, ("who",), ()))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        time.sleep(0.01)  # noqa: ASYNC251 - on purpose; the answer comes meanwhile
+        busy += 30
+        assert await reading == [None]
+    await copies.close()
+
+    assert copies.failures == 0
+
+
 async def test_what_is_written_late_into_a_retired_copy_belongs_to_nobody(store):
     copies = BrowserCopies(store.url, command_seconds=10.0)
     async with Redis.from_url(store.url) as redis:

@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
 
 from partnerenrich.errors import PartnerEnrichError
+from partnerenrich.patience import in_time
 from partnerenrich.roundtrips import RoundTrips, joined
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ Claimed = tuple[bool, bytes | None]
 CLAIM: Final = b"claimed by "
 """How the value of a lease begins. The rest names who has it."""
 
-SLICES: Final = 4
-"""In how many parts the time of a round trip is taken; up to four times as many pass where this process is busy."""
 PAUSE_SECONDS: Final = 1.0
 """How long Redis is left alone after it failed."""
 FEW_KEYS: Final = 32
@@ -220,41 +219,6 @@ class _Packed:
         return [hiredis.pack_command(command)]
 
 
-class _Patience:
-    """
-    Lets a limit expire when an answer does not come in time.
-
-    The time is taken in slices, and one in which this process was busy itself is not held against the store: the
-    answer may lie there unread. A timeout of the connection would throw it away, and take a store for dead that is
-    not.
-    """
-
-    def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
-        self._limit = limit
-        self._length = seconds / SLICES
-        self._slices = 0
-        self._held_against = 0
-        self._loop = asyncio.get_running_loop()
-        self._begin_slice()
-
-    def end(self) -> None:
-        """Stop: the answer has come, or nobody waits for it."""
-        self._timer.cancel()
-
-    def _begin_slice(self) -> None:
-        self._began = self._loop.time()
-        self._timer = self._loop.call_later(self._length, self._end_slice)
-
-    def _end_slice(self) -> None:
-        now = self._loop.time()
-        self._slices += 1
-        self._held_against += now - self._began < 1.5 * self._length
-        if self._held_against == SLICES or self._slices == 4 * SLICES:
-            self._limit.reschedule(now)
-        else:
-            self._begin_slice()
-
-
 class Store:
     """
     The shared memory of all processes.
@@ -266,7 +230,7 @@ class Store:
 
     def __init__(self, url: str, *, command_seconds: float) -> None:
         options: dict[str, Any] = {
-            "socket_timeout": None,  # see `_Patience`
+            "socket_timeout": None,  # see `in_time`
             "socket_connect_timeout": None,
             "retry": Retry(NoBackoff(), 0),
         }
@@ -333,8 +297,8 @@ class Store:
             await self.flush()
         if not self.down:
             try:
-                values: Sequence[bytes | None] = await self._in_time(
-                    self._read_cluster(keys) if self._cluster else self._client.mget(keys)
+                values: Sequence[bytes | None] = await in_time(
+                    self._read_cluster(keys) if self._cluster else self._client.mget(keys), self._command_seconds
                 )
             except FAILURES as error:
                 self._failed(error)
@@ -454,7 +418,7 @@ class Store:
     async def eviction_policy(self) -> str | None:
         """What Redis drops when it is full, its ``maxmemory-policy``; None when it does not tell."""
         try:
-            told = await self._in_time(self._client.info("memory"))
+            told = await in_time(self._client.info("memory"), self._command_seconds)
         except FAILURES:
             return None
         policy = told.get("maxmemory_policy")
@@ -473,7 +437,7 @@ class Store:
         if self.down or not commands:
             return []
         try:
-            replies = await self._in_time(send(commands))
+            replies = await in_time(send(commands), self._command_seconds)
         except FAILURES as error:
             self._failed(error)
             return []
@@ -550,14 +514,6 @@ class Store:
     def _keep(self, commands: Iterable[Command]) -> None:
         written = _values(commands)
         self._local.keep(list(written), list(written.values()))
-
-    async def _in_time(self, asking: Awaitable[T]) -> T:
-        async with asyncio.timeout(None) as limit:
-            patience = _Patience(limit, self._command_seconds)
-            try:
-                return await asking
-            finally:
-                patience.end()
 
     def _failed(self, error: Exception) -> None:
         if not self.down:

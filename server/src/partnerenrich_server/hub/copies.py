@@ -24,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
 from partnerenrich.browser import belongs
+from partnerenrich.patience import in_time
 from partnerenrich.roundtrips import RoundTrips
 from partnerenrich.store import PAUSE_SECONDS
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS: Final = 0.05
-"""How long a connection may take, and a quarter of a round trip where that is more."""
 WINDOW_MS: Final = 60_000
 
 SCRIPT: Final = """
@@ -92,7 +91,7 @@ class BrowserCopies:
 
     Args:
         url: As in `partnerenrich.store.Store`.
-        command_seconds: How long one round trip may take.
+        command_seconds: How long one round trip may take, with a new connection where one is needed.
 
     Attributes:
         failures: How often Redis did not answer as it should.
@@ -100,8 +99,8 @@ class BrowserCopies:
 
     def __init__(self, url: str, *, command_seconds: float) -> None:
         options: dict[str, Any] = {
-            "socket_timeout": command_seconds,
-            "socket_connect_timeout": min(max(CONNECT_SECONDS, command_seconds / 4), command_seconds),
+            "socket_timeout": None,  # see `in_time`
+            "socket_connect_timeout": None,
             "retry": Retry(NoBackoff(), 0),
         }
         self._cluster = "+cluster://" in url
@@ -110,6 +109,7 @@ class BrowserCopies:
             if self._cluster
             else Redis.from_url(url, **options)
         )
+        self._command_seconds = command_seconds
         self._down_until = 0.0
         self._silent_until = 0.0
         self._round_trips = RoundTrips(self._evaluate)
@@ -220,7 +220,7 @@ class BrowserCopies:
         if time.monotonic() < self._down_until:
             raise StoreDown
         try:
-            return await command(*arguments, **options)
+            return await in_time(command(*arguments, **options), self._command_seconds)
         except Exception as error:  # noqa: BLE001 - also a mistake in the client
             self._failed(error)
         raise StoreDown
