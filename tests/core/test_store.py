@@ -9,6 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, ResponseError
 
 from partnerenrich import store as store_module
+from partnerenrich.complaints import QUIET_SECONDS
 from partnerenrich.store import (
     LINGER_SECONDS,
     LOCAL_ENTRIES,
@@ -278,13 +279,23 @@ async def test_no_failure_of_redis_is_raised(store, monkeypatch, failure):
     assert store.down
 
 
-async def test_a_failure_is_logged_once_a_pause_and_without_a_key(store, server, clock, caplog):
+async def test_a_failure_is_logged_once_in_a_while_and_without_a_key(store, server, clock, caplog):
     caplog.set_level("DEBUG")
     server.connected = False
-    for _ in range(3):
+    for _ in range(3 * 8):
         await store.read(["canary"])
-    assert len(caplog.records) == 1
+        clock.now += QUIET_SECONDS / 8
+    assert len(caplog.records) == 3
     assert "canary" not in caplog.text
+
+
+async def test_what_redis_refuses_is_logged_once_in_a_while_for_each_reason(store, redis, caplog):
+    await redis.lpush("list", "x")
+    for command in [("HSET", "list", "f", "v"), ("HSET", "list", "f", "v"), ("NONE", "list")]:
+        store.queue([command])
+        await store.flush()
+    assert [record.args[-1] for record in caplog.records] == ["WRONGTYPE", "ResponseError"]
+    assert store.failures == 3
 
 
 # What Redis must not keep

@@ -73,6 +73,16 @@ async def test_a_store_that_is_refused_from_the_start(open_enricher, toy, kind):
     assert len(toy.calls) == 5
 
 
+@pytest.mark.parametrize("kind", ["valkey", "cluster"])
+async def test_a_store_that_wants_another_password_says_so(new_server, open_enricher, kind, caplog):
+    server = new_server(kind)
+    server.ask("CONFIG", "SET", "requirepass", "password-canary")
+    async with open_enricher(server.url) as enricher:
+        assert outcomes(await enrich(enricher, [visitor(1)])) == ["fresh"]
+    told = {record.getMessage() for record in caplog.records}
+    assert told == {"the store refuses the user or the password of its URL; going on without it"}
+
+
 async def test_direct_calls_are_limited_while_the_store_is_gone(open_enricher, toy):
     async with open_enricher(unreachable("socket"), limits={"concurrency": 20}) as enricher:
         await enrich(enricher, [page()])

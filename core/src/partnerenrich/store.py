@@ -16,8 +16,9 @@ import hiredis
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisClusterException, RedisError, ResponseError
 
+from partnerenrich.complaints import Complaints
 from partnerenrich.errors import PartnerEnrichError
 from partnerenrich.patience import in_time
 from partnerenrich.roundtrips import RoundTrips, joined
@@ -246,6 +247,7 @@ class Store:
             self._client = client
         self._claim: Final = CLAIM + secrets.token_hex(8).encode()
         self._local = LocalTier()
+        self._complaints = Complaints(log)
         self._down_until = 0.0
         self._outbox: list[Command] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -452,7 +454,8 @@ class Store:
             self._failed(next(error for error in errors if not isinstance(error, ResponseError)))
         if refused:
             self.failures += len(refused)
-            log.warning("the store refused %d of %d writes: %s", len(refused), commands, error_name(refused[0]))
+            reason = error_name(refused[0])
+            self._complaints.tell(reason, "the store refused %d of %d writes: %s", len(refused), commands, reason)
 
     async def _in_scripts(self, commands: Sequence[Command]) -> list[Any]:
         """The replies as Redis gives them, for little work in this process."""
@@ -516,9 +519,9 @@ class Store:
         self._local.keep(list(written), list(written.values()))
 
     def _failed(self, error: Exception) -> None:
-        if not self.down:
-            log.warning("the store does not answer (%s); going on without it", type(error).__name__)
         self.failures += 1
+        what = failing(error)
+        self._complaints.tell(what, "the store %s; going on without it", what)
         self._down_until = time.monotonic() + PAUSE_SECONDS
 
 
@@ -574,6 +577,16 @@ def _values(commands: Iterable[Command]) -> dict[str, bytes | None]:
         elif command[0] == "DEL":
             values[command[1]] = None
     return values
+
+
+def failing(error: Exception) -> str:
+    """What the store does in place of an answer, for a message: it "does not answer (ConnectionError)"."""
+    cause: BaseException | None = error
+    while cause is not None:  # the client wraps what it meets while it connects
+        if isinstance(cause, AuthenticationError):
+            return "refuses the user or the password of its URL"
+        cause = cause.__cause__
+    return f"does not answer ({error_name(error)})"
 
 
 def error_name(error: Exception) -> str:

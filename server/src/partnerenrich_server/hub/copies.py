@@ -24,9 +24,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
 from partnerenrich.browser import belongs
+from partnerenrich.complaints import Complaints
 from partnerenrich.patience import in_time
 from partnerenrich.roundtrips import RoundTrips
-from partnerenrich.store import PAUSE_SECONDS
+from partnerenrich.store import PAUSE_SECONDS, failing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -111,7 +112,7 @@ class BrowserCopies:
         )
         self._command_seconds = command_seconds
         self._down_until = 0.0
-        self._silent_until = 0.0
+        self._complaints = Complaints(log)
         self._round_trips = RoundTrips(self._evaluate)
         self.failures = 0
 
@@ -226,10 +227,8 @@ class BrowserCopies:
         raise StoreDown
 
     def _failed(self, error: Exception) -> None:
-        now = time.monotonic()
         self.failures += 1
         if not isinstance(error, ResponseError):
-            self._down_until = now + PAUSE_SECONDS
-        if now >= self._silent_until:
-            log.warning("the store does not answer (%s); going on without it", type(error).__name__)
-            self._silent_until = now + PAUSE_SECONDS
+            self._down_until = time.monotonic() + PAUSE_SECONDS
+        what = failing(error)
+        self._complaints.tell(what, "the store %s; going on without it", what)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
 from partnerenrich.errors import ConfigError, Problem
-from partnerenrich_server.stream.writer import ACKNOWLEDGE_SECONDS, PROBE_SECONDS, Complaints
+from partnerenrich_server.stream.writer import ACKNOWLEDGE_SECONDS, PROBE_SECONDS, StreamComplaints
 
 try:
     from confluent_kafka import KafkaError, KafkaException, Producer
@@ -99,7 +99,7 @@ class KafkaWriter:
         self._connect = connect
         self._output = output
         self._visitor_of = visitor_of
-        self._complaints = Complaints()
+        self._complaints = StreamComplaints()
         self._producer = connect(self._on_error)
         self._ending = threading.Event()
         self._polling = threading.Thread(target=self._poll, name="kafka", daemon=True)
@@ -198,7 +198,7 @@ class _Reports:
         complete: Done when there is a report of each, at the latest after a while: whether it was acknowledged.
     """
 
-    def __init__(self, count: int, complaints: Complaints) -> None:
+    def __init__(self, count: int, complaints: StreamComplaints) -> None:
         self._loop = asyncio.get_running_loop()
         self._complaints = complaints
         self._acknowledged = [False] * count

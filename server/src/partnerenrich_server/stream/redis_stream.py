@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from partnerenrich.errors import ConfigError, Problem
 from partnerenrich.roundtrips import RoundTrips, joined
 from partnerenrich.store import FAILURES, error_name
-from partnerenrich_server.stream.writer import ACKNOWLEDGE_SECONDS, PROBE_SECONDS, Complaints
+from partnerenrich_server.stream.writer import ACKNOWLEDGE_SECONDS, PROBE_SECONDS, StreamComplaints
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -64,7 +64,7 @@ class RedisWriter:
         self._output = output
         self._max_length = max_length
         self._round_trips = RoundTrips(partial(joined, self._add))
-        self._complaints = Complaints()
+        self._complaints = StreamComplaints()
 
     def write(self, events: Sequence[Event]) -> asyncio.Future[list[bool]]:
         """Write events; see the protocol."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from partnerenrich.complaints import Complaints
 from partnerenrich.events import Event
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ ACKNOWLEDGE_SECONDS: Final = 2.0
 """For how long a broker is waited for."""
 PROBE_SECONDS: Final = 1.0
 """How long a broker may take to say that it is there."""
-QUIET_SECONDS: Final = 10.0
-"""For how long a complaint is not repeated."""
 
 VisitorOf = Callable[[Event], str | None]
 """Tells the canonical id of an event."""
@@ -44,23 +42,16 @@ class Writer(Protocol):
         """Whether the broker is there."""
 
 
-class Complaints:
+class StreamComplaints(Complaints):
     """The log of failures, each one line in a while. In any thread."""
 
     def __init__(self) -> None:
-        self._quiet_until: dict[str, float] = {}
+        super().__init__(log)
 
     def refused(self, reason: str) -> None:
         """Log that events were not acknowledged. `reason` is a name, of the broker's or its client's."""
         what = "the stream does not take events (%s); who sent them is told to send them again"
         self.tell(f"refused: {reason}", what, reason)
-
-    def tell(self, name: str, what: str, *details: str) -> None:
-        """Log a failure. `name` is one of few; what bears it is not logged again for a while."""
-        now = time.monotonic()
-        if now >= self._quiet_until.get(name, 0.0):
-            self._quiet_until[name] = now + QUIET_SECONDS
-            log.warning(what, *details)
 
 
 def open_writer(settings: StreamSettings, visitor_of: VisitorOf) -> AbstractAsyncContextManager[Writer]:
