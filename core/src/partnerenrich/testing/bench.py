@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 OPERATIONS = ("check", "resolve_id", "resolve_ids", "fetch_attributes", "personalize", "deliver_batch")
 """The hooks that the bench can call."""
 
-PATIENT = 5.0
+PATIENT = 10.0
 """Seconds for a call that is meant to be answered."""
 HURRIED = 0.2
 """Seconds for a call that is meant to run out of time."""
-GRACE = 1.0
+GRACE = 2.0
 """Seconds by which a call may end after its deadline or its cancellation; machines are busy."""
-HANG = 1.5
+HANG = 2.5
 """Seconds after which a hanging answer lets go even of a plugin that blocks. More than `HURRIED` and `GRACE`."""
 RETRY_AFTER = 7
 """Seconds that the rate-limited fault asks for."""
