@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,57 @@ def test_a_damaged_key_is_refused(tmp_path):
     (tmp_path / "key").write_text("c2hvcnQ=")
     with pytest.raises(ConfigError, match="damaged"), open_store(f"embedded:{tmp_path}"):
         pass
+
+
+@pytest.mark.parametrize("lose", [Path.unlink, lambda key: key.write_bytes(b"")], ids=["missing", "empty"])
+def test_a_key_that_is_lost_is_not_made_anew_beside_data(tmp_path, lose):
+    """With another key the suppression list means nobody."""
+    folder = tmp_path / "store"
+    with open_store(f"embedded:{folder}") as store, client(store.url) as connection:
+        connection.set("a", "1")
+    assert wait_until(lambda: not users_of(tmp_path))
+    lose(folder / "key")
+
+    problem = r"store/key: is missing or empty, .*: restore it, or remove the whole folder"
+    with pytest.raises(ConfigError, match=problem), open_store(f"embedded:{folder}"):
+        pass
+    assert not (folder / "key").exists() or (folder / "key").read_bytes() == b""
+
+
+def test_a_restored_key_is_taken(tmp_path):
+    folder = tmp_path / "store"
+    with open_store(f"embedded:{folder}") as first:
+        saved = (folder / "key").read_bytes()
+    (folder / "key").unlink()
+    with pytest.raises(ConfigError), open_store(f"embedded:{folder}"):
+        pass
+    (folder / "key").write_bytes(saved)
+
+    with open_store(f"embedded:{folder}") as second:
+        assert second.key == first.key
+
+
+def test_a_first_start_that_was_killed_is_made_up_for(tmp_path):
+    """Nothing is stored before the key is there, so that one which is not is no loss."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    for name in ("users", "key", "key.new"):
+        (folder / name).touch()
+
+    with open_store(f"embedded:{folder}") as store:
+        assert base64.b64decode((folder / "key").read_bytes()) == store.key
+        assert not (folder / "key.new").exists()
+
+
+def test_all_who_start_at_once_have_one_key(tmp_path):
+    def key_of(url: str) -> bytes:
+        with open_store(url) as store:
+            return store.key
+
+    with ThreadPoolExecutor(5) as threads:
+        keys = set(threads.map(key_of, [f"embedded:{tmp_path}/store"] * 5))
+
+    assert keys == {base64.b64decode((tmp_path / "store" / "key").read_bytes())}
 
 
 def test_a_server_that_does_not_start_says_why(tmp_path):

@@ -34,6 +34,8 @@ from typing import IO
 
 READY = "ready"
 BUSY = "another supervisor is at work"
+DATA = "appendonlydir"
+"""Folder of the data, in the folder of a store that is kept; there from the first start of the server."""
 
 _ADDRESS = "address"
 _LONGEST_ADDRESS = 100  # bytes; sun_path holds 104 on macOS, 108 on Linux
@@ -134,6 +136,7 @@ def _start(folder: Path, address: Path, data: IO[bytes], *, private: bool) -> su
         "loglevel": "warning",
         "save": "",
         "appendonly": "no" if private else "yes",
+        "appenddirname": DATA,
         "appendfsync": "everysec",
         "no-appendfsync-on-rewrite": "yes",
         "maxmemory": "1gb",

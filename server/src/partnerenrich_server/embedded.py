@@ -8,6 +8,9 @@ processes may use one PATH at a time; it must be on a local file system.
 
 The memory is limited to 1 GiB. When it is full, the least recently used answers make
 room; what must not be forgotten has no time to live and is never evicted.
+
+The key of the fingerprints is on the disk before the server starts, and never made anew
+beside data: with another one the suppression list would mean nobody.
 """
 
 from __future__ import annotations
@@ -73,7 +76,7 @@ def open_store(url: str) -> Iterator[Store]:
         try:
             folder = _own_folder(Path(path).expanduser().absolute()) if path else _private_folder()
             users = stack.enter_context((folder / "users").open("ab"))
-            key = _key(folder / "key")
+            key = _key(folder)
         except OSError as error:
             raise ConfigError([Problem("store", f"{path or tempfile.gettempdir()}: {error.strerror}")]) from None
         fcntl.flock(users, fcntl.LOCK_SH)  # waits while the last users' server is being stopped
@@ -93,24 +96,38 @@ def _own_folder(folder: Path) -> Path:
     return folder
 
 
-def _key(file: Path) -> bytes:
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-    with open(descriptor, "r+b") as key:  # noqa: PTH123  Path.open cannot set the mode of a new file
-        fcntl.flock(key, fcntl.LOCK_EX)
-        text = key.read()
-        if not text:
+def _key(folder: Path) -> bytes:
+    """The key of the folder. Made before there is any data: beside data, one that is not there is lost."""
+    file = folder / "key"
+    directory = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        text = file.read_bytes() if file.exists() else b""
+        if not text and not (folder / _store_supervisor.DATA).exists():
             text = base64.b64encode(os.urandom(32))
-            key.write(text)
-            key.flush()
-            os.fsync(descriptor)
+            _write_durably(file, text)
+            os.fsync(directory)
+    finally:
+        os.close(directory)
     try:
         raw = base64.b64decode(text, validate=True)
     except binascii.Error:
         raw = b""
     if len(raw) != 32:
-        problem = "is damaged: restore it, or remove the whole folder to begin with an empty memory"
-        raise ConfigError([Problem(str(file), problem)])
+        problem = "is damaged" if text else "is missing or empty, though the folder holds data"
+        remedy = "restore it, or remove the whole folder to begin with an empty memory and suppression list"
+        raise ConfigError([Problem(str(file), f"{problem}: {remedy}")])
     return raw
+
+
+def _write_durably(file: Path, content: bytes) -> None:
+    """All of it or nothing, for the owner alone. Its name is on the disk when its folder is."""
+    new = file.with_suffix(".new")
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:  # noqa: PTH123  Path.open sets no mode
+        out.write(content)
+        out.flush()
+        os.fsync(out.fileno())
+    new.replace(file)
 
 
 def _join(folder: Path, *, private: bool) -> Path:
