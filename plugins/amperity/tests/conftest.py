@@ -89,4 +89,4 @@ def sandboxed() -> Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 @pytest.fixture(autouse=True)
 def _warns_anew() -> Iterator[None]:
     yield
-    _api._warn_of_retirement.cache_clear()
+    _api.warn_once.cache_clear()

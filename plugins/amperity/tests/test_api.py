@@ -27,6 +27,7 @@ PROFILE = {
     "links": {"email": ["pat@example.test"], "phone": ["+12025550100"]},
 }
 INDEXED = {"id": "L-100", "index_id": "idx-demo", "attributes": {"tier": "gold"}}
+LOYAL = Link("$traits.loyalty_id", "loyalty_id", "L-100")
 OAUTH = {"client_id": "acme-client", "client_secret": "canary-secret"}
 
 
@@ -345,10 +346,10 @@ async def test_the_check_of_an_index_asks_for_its_description(configured, wire):
     assert wire.requests[0].url.path == "/api/indexes/idx-demo"
 
 
-async def test_an_index_that_does_not_know_a_value(configured, wire, link):
+async def test_an_index_that_does_not_know_a_value(configured, wire):
     wire = wire(answer(404), answer(404))
 
-    assert (await amperity.resolve_id(configured(api="indexes"), wire.client(), link)).reason == "absent"
+    assert (await amperity.resolve_id(configured(api="indexes"), wire.client(), LOYAL)).reason == "absent"
     with pytest.raises(UnknownPartnerId):
         await amperity.fetch_attributes(configured(api="indexes"), wire.client(), "L-100")
 
@@ -359,9 +360,44 @@ async def test_an_index_profile_is_fetched_by_its_id(configured, wire):
     assert await amperity.fetch_attributes(configured(api="indexes"), wire.client(), "L-100") == {"tier": "gold"}
 
 
-async def test_a_refused_version_is_named(configured, wire, link):
+async def test_a_refused_version_is_named(configured, wire):
     with pytest.raises(RequestRefused, match="api-version"):
-        await amperity.resolve_id(configured(api="indexes"), wire(answer(400)).client(), link)
+        await amperity.resolve_id(configured(api="indexes"), wire(answer(400)).client(), LOYAL)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        Link("email", "email", "canary@example.test"),
+        Link("phone", "phone", "+12025550100"),
+        Link("$traits.work_email", "email", "canary@example.test"),
+        Link("user_id", "id", "canary@example.test"),
+    ],
+    ids=lambda link: link.source,
+)
+async def test_an_index_is_not_asked_by_an_address_or_a_number(configured, wire, caplog, link):
+    """It would become the partner's id. The log tells the way out, once."""
+    wire = wire()
+
+    for _ in range(2):
+        with pytest.raises(RequestRefused, match=r"linking_keys"):
+            await amperity.resolve_id(configured(api="indexes"), wire.client(), link)
+
+    (record,) = caplog.records
+    told = record.getMessage()
+    assert (record.levelname, wire.requests) == ("WARNING", [])
+    assert all(word in told for word in (link.source, "linking_keys", "hash: sha256"))
+    assert link.value not in told
+
+
+async def test_an_index_is_asked_by_a_hashed_address(configured, wire):
+    wire = wire(answer(200, INDEXED))
+
+    resolution = await amperity.resolve_id(
+        configured(api="indexes"), wire.client(), Link("email", "email", "0a1b", "sha256")
+    )
+
+    assert resolution.partner_id == "L-100"
 
 
 @pytest.mark.parametrize("value", [".", ".."])

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from partnerenrich import AuthError, Link, LinkingKey, RequestRefused, UnknownPartnerId, Visitor, plugins
+from partnerenrich import AuthError, Link, LinkingKey, RequestRefused, UnknownPartnerId, Visitor, plugins, recipes
 from partnerenrich.settings import structure
 from partnerenrich_amperity._sandbox import Behaviour, new_app
 from partnerenrich_amperity.config import Config
@@ -113,15 +113,15 @@ async def test_unusual_profiles_are_understood_and_links_never_attached(partner,
 
 
 async def test_indexes(partner, opened, call):
-    settings = {"api": "indexes", "profile_collection_id": "idx-demo0002"}
+    hashed = Link("email", "email", recipes.apply("sha256", "email", PAT.value), "sha256")
 
-    async with opened(settings) as (config, http):
+    async with opened({"api": "indexes", "profile_collection_id": "idx-demo0001"}) as (config, http):
         await partner.check(config, http, call)
-        found = await partner.resolve_id(config, http, PAT, Visitor(), call)
+        found = await partner.resolve_id(config, http, hashed, Visitor(), call)
         absent = await partner.resolve_id(config, http, Link("user_id", "id", "a/b+c"), Visitor(), call)
         fetched = await partner.fetch_attributes(config, http, found.partner_id, call)
 
-    assert found.partner_id == "pat@example.test"
+    assert found.partner_id == hashed.value
     assert found.attributes["PredictedCLV"] == "413.21"
     assert fetched == found.attributes
     assert absent.reason == "absent"

@@ -96,7 +96,9 @@ async def send(
             f"Amperity denies access (403): the credential needs {permissions}, and tenant_id must be its own"
         )
     if "Deprecation" in response.headers or "Sunset" in response.headers:
-        _warn_of_retirement(config.api)
+        warn_once(
+            f"Amperity announces the end of its {config.api} API as used here: look for a newer version of this plugin"
+        )
     return response
 
 
@@ -128,5 +130,6 @@ def segment(text: str) -> str:
 
 
 @functools.cache
-def _warn_of_retirement(api: str) -> None:
-    log.warning("Amperity announces the end of its %s API as used here: look for a newer version of this plugin", api)
+def warn_once(message: str) -> None:
+    """Tell the log what concerns all calls alike, once in this process."""
+    log.warning(message)
