@@ -262,6 +262,19 @@ def test_a_restored_key_is_taken(tmp_path):
         assert second.key == first.key
 
 
+def test_a_key_of_ones_own_needs_none_in_the_folder_and_cannot_be_left_out_later(tmp_path):
+    """What was made with it cannot be read with one that is made now."""
+    url = f"embedded:{tmp_path}/store"
+    with open_store(url, b"k" * 32) as store:
+        assert store.key == b"k" * 32
+    assert not (tmp_path / "store" / "key").exists()
+
+    with pytest.raises(ConfigError, match="is missing or empty"), open_store(url):
+        pass
+    with open_store(url, b"k" * 32) as store:
+        assert store.key == b"k" * 32
+
+
 def test_a_first_start_that_was_killed_is_made_up_for(tmp_path):
     """Nothing is stored before the key is there, so that one which is not is no loss."""
     folder = tmp_path / "store"

@@ -52,7 +52,7 @@ class Store:
 
     Attributes:
         url: Of its socket, or of a server of one's own.
-        key: 32 bytes for the fingerprints; an embedded store makes them once.
+        key: 32 bytes for the fingerprints.
     """
 
     url: str = attrs.field(repr=False)
@@ -60,12 +60,13 @@ class Store:
 
 
 @contextlib.contextmanager
-def open_store(url: str) -> Iterator[Store]:
+def open_store(url: str, key: bytes | None = None) -> Iterator[Store]:
     """
     Use an embedded store; start it when nobody else does.
 
     Args:
         url: ``embedded:`` or ``embedded:PATH``. The folder is made when it is missing.
+        key: 32 bytes for the fingerprints; when left out, the folder's own, made when it is new.
 
     Raises:
         ConfigError: PATH cannot be used as a store.
@@ -76,7 +77,7 @@ def open_store(url: str) -> Iterator[Store]:
         try:
             folder = _own_folder(Path(path).expanduser().absolute()) if path else _private_folder()
             users = stack.enter_context((folder / "users").open("ab"))
-            key = _key(folder)
+            key = key or _key(folder)
         except OSError as error:
             raise ConfigError([Problem("store", f"{path or tempfile.gettempdir()}: {error.strerror}")]) from None
         fcntl.flock(users, fcntl.LOCK_SH)  # waits while the last users' server is being stopped

@@ -101,8 +101,8 @@ def running_store(configuration: Configuration) -> Iterator[Store]:
     url = configuration.store or SCHEME
     key = decode_key(configuration.key) if configuration.key else None
     if url.startswith(SCHEME):
-        with open_store(url) as store:
-            yield Store(store.url, key or store.key)
+        with open_store(url, key) as store:
+            yield store
     elif key is None:
         raise ConfigError(
             [Problem("key", "is required with a store of your own; make one: partnerenrich secrets generate-key")]
