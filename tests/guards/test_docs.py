@@ -284,6 +284,14 @@ def test_a_program_runs(block, place):
 # Tables
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_table_is_whole(path):
+    """No blank line cuts it: rows without a heading are shown as they are written."""
+    blocks_of_rows = re.findall(r"^\|.*\n(?:\|.*\n?)*", prose(path), re.MULTILINE)
+
+    assert [block for block in blocks_of_rows if not re.match(r".*\n\|[-|]+\n", block)] == []
+
+
 @pytest.mark.parametrize(
     ("heading", "described"),
     [
