@@ -5,6 +5,8 @@ Put this file into the folder of `plugins_dir` and name it under `extensions`::
 
     plugins_dir: ./partners
     extensions: [timing_extension]
+
+Each call is a line on stderr, or in the log where there is one, as the hub's.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     Pending = Awaitable[Any]
     Wrapper = Generator[None, Pending, Pending]
 
+logging.basicConfig(format="%(message)s")  # leaves a log alone that is set up already
 log = logging.getLogger("partner_timing")
+log.setLevel(logging.INFO)
 
 
 @hookimpl(wrapper=True)

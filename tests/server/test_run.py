@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import shutil
 import signal
+from pathlib import Path
 
 import httpx
 import pytest
@@ -25,6 +28,7 @@ def parsed(output: bytes) -> list[dict]:
     return [json.loads(line) for line in output.splitlines()]
 
 
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 EVENTS = ndjson(event(1, "pat@example.test"), event(2, "nobody@example.test"), event(3), event(4, "sam@example.test"))
 
 
@@ -51,6 +55,16 @@ def test_the_summary_counts_and_names_no_visitor(partnerenrich, config):
     assert "3 partner calls" in told
     assert "loyalty  absent 1, fresh 2, skipped 1; 3 calls of " in told
     assert "example.test" not in told
+
+
+def test_the_example_that_times_is_heard(partnerenrich, config, plugins_dir):
+    shutil.copy(EXAMPLES / "timing_extension.py", plugins_dir)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"extensions": ["timing_extension"]}))
+
+    done = partnerenrich("run", "--config", config, stdin=EVENTS)
+
+    assert len(re.findall(r"^loyalty resolve_id took \d+\.\d ms$", done.stderr.decode(), re.MULTILINE)) == 3
+    assert len(parsed(done.stdout)) == 4
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstandard.compress], ids=["plain", "gzip", "zstd"])
