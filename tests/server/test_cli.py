@@ -181,6 +181,16 @@ def test_sandbox_serves_and_prints_one_line_of_json(started, plugins_dir):
     assert process.stdout.read() == b""
 
 
+def test_sandbox_prints_every_group_of_the_sample(started, plugins_dir):
+    """One that the plugin leaves out is empty."""
+    module = plugins_dir / "loyalty.py"
+    module.write_text(module.read_text().replace('"opted_out": [{"email": "gone@example.test"}],', ""))
+    process = started("sandbox", "loyalty", "--json", "--plugins-dir", plugins_dir)
+    sample = json.loads(process.stdout.readline())["loyalty"]["sample"]
+
+    assert [len(sample[group]) for group in ("known", "unknown", "opted_out")] == [2, 1, 0]
+
+
 def test_sandbox_prints_settings_that_can_be_pasted(started, plugins_dir, partnerenrich, tmp_path):
     process = started("sandbox", "loyalty", "--plugins-dir", plugins_dir)
     lines = [process.stdout.readline() for _ in range(5)]

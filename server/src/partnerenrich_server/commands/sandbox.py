@@ -56,7 +56,8 @@ def settings_text(sandboxes: Iterable[Served]) -> str:
 
 
 def _plain(served: Served) -> Mapping[str, Any]:
-    return {"base_url": served.base_url, "settings": dict(served.settings), "sample": served.sample}
+    sample = {"known": [], "unknown": [], "opted_out": [], **served.sample}
+    return {"base_url": served.base_url, "settings": dict(served.settings), "sample": sample}
 
 
 def _chosen(catalog: Catalog, providers: tuple[str, ...]) -> list[BoundPartner]:
