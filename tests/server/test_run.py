@@ -221,7 +221,8 @@ def test_damaged_input_fails_after_what_came_before(partnerenrich, config, tmp_p
     assert done.returncode == 1
     assert len(parsed(done.stdout)) > 1000
     assert done.stderr.decode().splitlines()[-1] == (
-        "Error: the compressed input ends in the middle; what came before was taken"
+        f"Error: the compressed input ends too early, in line {len(parsed(done.stdout)) + 1}; "
+        "the lines before it were taken"
     )
 
 

@@ -7,6 +7,7 @@ import gzip
 import os
 import threading
 import time
+import zlib
 
 import pytest
 import zstandard
@@ -15,6 +16,9 @@ from hypothesis import strategies as st
 
 from partnerenrich.events import MAX_BYTES
 from partnerenrich_server.source import InputError, Line, Source, batches
+
+compressed = pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
+NUMBERED = b"".join(b'{"number": %d}\n' % number for number in range(50_000))
 
 
 @contextlib.contextmanager
@@ -87,30 +91,79 @@ def test_batches_of_large_lines_end_early():
     assert max(sizes) <= 10
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
+@compressed
 def test_compressed_input_is_recognised_by_its_first_bytes(compress):
-    data = b"".join(b'{"number": %d}\n' % number for number in range(50_000))
-    assert lines_of(compress(data)) == lines_of(data)
+    assert lines_of(compress(NUMBERED)) == lines_of(NUMBERED)
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
+@compressed
 def test_compressed_files_may_be_joined(compress):
     assert lines_of(compress(b"{}\n") + compress(b"[]\n")) == [Line(1, b"{}"), Line(2, b"[]")]
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress], ids=["gzip", "zstd"])
-def test_compressed_input_that_ends_early_is_an_error_after_what_came_before(compress):
-    data = b"".join(b'{"number": %d}\n' % number for number in range(100_000))
-    got = []
-    with source_of(compress(data)[:-20]) as source, pytest.raises(InputError, match="ends in the middle"):
+def until_damage(data: bytes) -> tuple[list[Line], str]:
+    """The lines that came out of damaged input, and what was said of it."""
+    got: list[list[Line]] = []
+    with source_of(data) as source, pytest.raises(InputError) as told:
         got.extend(batches(source, size=100, linger=60))
-    assert got
+    return [line for batch in got for line in batch], str(told.value)
+
+
+@compressed
+def test_compressed_input_that_ends_early_is_an_error_after_every_whole_line_before(compress):
+    lines, told = until_damage(compress(NUMBERED)[:-20])
+
+    assert lines == lines_of(NUMBERED)[: len(lines)]
+    assert len(lines) > 40_000
+    assert told == f"the compressed input ends too early, in line {len(lines) + 1}; the lines before it were taken"
+
+
+@compressed
+def test_what_follows_compressed_input_and_is_none_is_an_error_after_every_line_before(compress):
+    lines, told = until_damage(compress(b"{}\n[]\n") + b"garbage\n")
+
+    assert lines == [Line(1, b"{}"), Line(2, b"[]")]
+    assert told == "the compressed input is damaged, in line 3; the lines before it were taken"
+
+
+@compressed
+def test_every_whole_line_before_damage_comes_out(compress):
+    """Also those of the piece of the input in which the damage is."""
+    lines, told = until_damage(compress(b'{"n":1}\n' * 5 + b'{"n') + compress(NUMBERED)[:5] + b"\xff" * 10_000)
+
+    assert lines == [Line(number, b'{"n":1}') for number in range(1, 6)]
+    assert "is damaged, in line 6;" in told
+
+
+@pytest.mark.parametrize(
+    ("new", "flush"),
+    [
+        (lambda: zlib.compressobj(wbits=31), zlib.Z_SYNC_FLUSH),
+        (lambda: zstandard.ZstdCompressor().compressobj(), zstandard.COMPRESSOBJ_FLUSH_BLOCK),
+    ],
+    ids=["gzip", "zstd"],
+)
+def test_every_block_before_a_damaged_one_comes_out(new, flush):
+    """Though good and bad ones are decompressed together."""
+    compressor = new()
+    blocks = b"".join(compressor.compress(b'{"n":%d}\n' % n) + compressor.flush(flush) for n in range(50))
+    lines, told = until_damage(blocks + b"\xff" * 100)
+
+    assert lines == [Line(n + 1, b'{"n":%d}' % n) for n in range(50)]
+    assert "is damaged, in line 51;" in told
 
 
 @pytest.mark.parametrize("head", [b"\x1f\x8b", b"\x28\xb5\x2f\xfd"], ids=["gzip", "zstd"])
 def test_damaged_compressed_input_is_an_error(head):
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="damaged, in line 1;"):
         lines_of(head + b"nonsense" * 20)
+
+
+def test_input_that_cannot_be_read_is_told_as_such(tmp_path):
+    folder = os.open(tmp_path, os.O_RDONLY)
+    with contextlib.closing(Source(folder)) as source, pytest.raises(InputError, match="be read: Is a directory"):
+        list(batches(source, size=5, linger=0))
+    os.close(folder)
 
 
 def test_a_trickling_line_is_not_held_back():

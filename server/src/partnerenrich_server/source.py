@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import stat
@@ -24,7 +25,7 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class InputError(PartnerEnrichError):
-    """The input ends early or cannot be decompressed."""
+    """The input cannot be read or decompressed to its end."""
 
 
 class Line(NamedTuple):
@@ -68,6 +69,9 @@ class Source:
 
         Returns:
             Nothing (``b""``) at the end or after `stop`; None when nothing came in time.
+
+        Raises:
+            InputError: It cannot be read.
         """
         ready, _, _ = select.select([self._descriptor, self._woken], [], [], timeout)
         if self._woken in ready:
@@ -75,7 +79,10 @@ class Source:
             return b""
         if not ready:
             return None
-        data = os.read(self._descriptor, size)
+        try:
+            data = os.read(self._descriptor, size)
+        except OSError as error:
+            raise InputError(f"the input cannot be read: {error.strerror}") from None
         self.position += len(data)
         return data
 
@@ -94,8 +101,8 @@ def batches(source: Source, *, size: int, linger: float) -> Iterator[list[Line]]
     Cut the input into batches.
 
     A batch ends when it is full, about 8 MiB large, or when its first line has waited for `linger`
-    and nothing more is there. The unfinished last line of a stopped input is
-    left out.
+    and nothing more is there. The unfinished last line of an input that was
+    stopped, or failed, is left out.
 
     Args:
         source: The input. gzip and zstd are recognised by their first bytes.
@@ -103,25 +110,30 @@ def batches(source: Source, *, size: int, linger: float) -> Iterator[list[Line]]
         linger: Seconds.
 
     Raises:
-        InputError: The input ends early or cannot be decompressed.
+        InputError: The input cannot be read or decompressed to its end; all whole lines before came out.
     """
     text = Content(source)
     cutter = _Cutter()
     pending: list[Line] = []
     due, held = 0.0, 0
-    while (chunk := text.read(max(0.0, due - time.monotonic()) if pending else None)) != b"":
-        if chunk is None:
+    try:
+        while (chunk := text.read(max(0.0, due - time.monotonic()) if pending else None)) != b"":
+            if chunk is None:
+                yield pending
+                pending = []
+                continue
+            if not pending:
+                due, held = time.monotonic() + linger, 0
+            pending += cutter.feed(chunk)
+            held += len(chunk)
+            while len(pending) >= size or (pending and held >= _BATCH_BYTES):
+                yield pending[:size]
+                pending = pending[size:]
+                due, held = time.monotonic() + linger, 0
+    except InputError as error:
+        if pending:
             yield pending
-            pending = []
-            continue
-        if not pending:
-            due, held = time.monotonic() + linger, 0
-        pending += cutter.feed(chunk)
-        held += len(chunk)
-        while len(pending) >= size or (pending and held >= _BATCH_BYTES):
-            yield pending[:size]
-            pending = pending[size:]
-            due, held = time.monotonic() + linger, 0
+        raise InputError(f"{error}, in line {cutter.number}; the lines before it were taken") from None
     if not source.stopped:
         pending += cutter.end()
     if pending:
@@ -129,10 +141,15 @@ def batches(source: Source, *, size: int, linger: float) -> Iterator[list[Line]]
 
 
 class _Cutter:
-    """Cuts chunks into lines; never holds more than one line of the longest length."""
+    """
+    Cuts chunks into lines; never holds more than one line of the longest length.
+
+    Attributes:
+        number: Of the line that is being read, from 1.
+    """
 
     def __init__(self) -> None:
-        self._number = 0
+        self.number = 1
         self._rest = b""
         self._too_long = False
 
@@ -144,19 +161,19 @@ class _Cutter:
             return []
         lines = self.end()
         *middle, rest = others
-        lines += [Line(n, text) for n, piece in enumerate(middle, self._number + 1) if (text := piece.strip())]
-        self._number += len(middle)
+        lines += [Line(n, text) for n, piece in enumerate(middle, self.number) if (text := piece.strip())]
+        self.number += len(middle)
         self._extend(rest)
         return lines
 
     def end(self) -> list[Line]:
         """The line that ends here, unless it is blank."""
-        self._number += 1
-        if self._number == 1:
+        number = self.number
+        if number == 1:
             self._rest = self._rest.removeprefix(_BYTE_ORDER_MARK)
         content = None if self._too_long else self._rest.strip()
-        self._rest, self._too_long = b"", False
-        return [] if content == b"" else [Line(self._number, content)]
+        self.number, self._rest, self._too_long = number + 1, b"", False
+        return [] if content == b"" else [Line(number, content)]
 
     def _extend(self, piece: bytes) -> None:
         self._rest = b"" if self._too_long else self._rest + piece
@@ -180,38 +197,91 @@ _FORMATS: Final[dict[bytes, Callable[[], _Decompressor]]] = {
 }
 
 
+_ERRORS: Final = (zlib.error, zstandard.ZstdError)
+
+
+class _Damaged(Exception):
+    """What was decompressed before the damage is its argument."""
+
+
+class _Frame:
+    """
+    One frame of compressed data, decompressed twice.
+
+    A decompressor that meets damage keeps back what it made of the same chunk
+    before. The second one is a chunk behind, and gives that out byte by byte.
+    """
+
+    def __init__(self, new: Callable[[], _Decompressor]) -> None:
+        self._ahead, self._behind = new(), new()
+        self._chunk = b""
+
+    def decompress(self, chunk: bytes) -> bytes:
+        """
+        The text of one more chunk.
+
+        Raises:
+            _Damaged: The rest of the chunk cannot be decompressed.
+        """
+        self._behind.decompress(self._chunk)
+        self._chunk = chunk
+        try:
+            return self._ahead.decompress(chunk)
+        except _ERRORS:
+            pass
+        raise _Damaged(b"".join(self._before_damage()))
+
+    def _before_damage(self) -> Iterator[bytes]:
+        with contextlib.suppress(*_ERRORS):
+            for byte in self._chunk:
+                yield self._behind.decompress(bytes((byte,)))
+
+    @property
+    def rest(self) -> bytes | None:
+        """What follows the frame in the last chunk; None while the frame has not ended."""
+        return self._ahead.unused_data if self._ahead.eof else None
+
+
 class Content:
     """The bytes of a source, decompressed when its first bytes say so."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self._head = _first_bytes(source)
-        self._new_frame = next((new for magic, new in _FORMATS.items() if self._head.startswith(magic)), None)
-        self._frame: _Decompressor | None = None
+        self._new = next((new for magic, new in _FORMATS.items() if self._head.startswith(magic)), None)
+        self._frame: _Frame | None = None
+        self._is_damaged = False
 
     def read(self, timeout: float | None) -> bytes | None:
-        """As `Source.read`."""
-        while True:
-            chunk = self._head or self._source.read(_COMPRESSED_CHUNK if self._new_frame else _PLAIN_CHUNK, timeout)
-            self._head = b""
-            if not chunk or not self._new_frame:
-                if chunk == b"" and self._frame and not self._source.stopped:
-                    raise InputError("the compressed input ends in the middle; what came before was taken")
-                return chunk
-            if text := self._expand(chunk, self._new_frame):
-                return text
+        """
+        As `Source.read`.
 
-    def _expand(self, chunk: bytes, new_frame: Callable[[], _Decompressor]) -> bytes:
-        expanded = b""
-        while chunk:
-            frame = self._frame or new_frame()
+        Raises:
+            InputError: The input cannot be read or decompressed any further.
+        """
+        while not self._is_damaged:
+            chunk = self._head or self._source.read(_COMPRESSED_CHUNK if self._new else _PLAIN_CHUNK, timeout)
+            self._head = b""
+            if not chunk or not self._new:
+                if chunk == b"" and self._frame and not self._source.stopped:
+                    raise InputError("the compressed input ends too early")
+                return chunk
+            if text := b"".join(self._expanded(chunk, self._new)):
+                return text
+        raise InputError("the compressed input is damaged")
+
+    def _expanded(self, chunk: bytes, new: Callable[[], _Decompressor]) -> Iterator[bytes]:
+        left: bytes | None = chunk
+        while left:
+            self._frame = self._frame or _Frame(new)
             try:
-                expanded += frame.decompress(chunk)
-            except (zlib.error, zstandard.ZstdError):
-                raise InputError("the compressed input is damaged; what came before was taken") from None
-            self._frame = None if frame.eof else frame
-            chunk = frame.unused_data
-        return expanded
+                yield self._frame.decompress(left)
+            except _Damaged as damaged:
+                self._is_damaged = True
+                yield damaged.args[0]
+                return
+            if (left := self._frame.rest) is not None:
+                self._frame = None
 
 
 def _first_bytes(source: Source) -> bytes:

@@ -282,8 +282,8 @@ class _Decompressed(io.RawIOBase):
     def _more(self) -> bytes:
         try:
             return self._content.read(None) or b""
-        except InputError:
-            raise InputError(f"{self._path}: is compressed, and damaged or cut") from None
+        except InputError as error:
+            raise InputError(f"{self._path}: {error}") from None
 
     def share(self) -> float:
         return self._source.position / (self._source.size or 1)
