@@ -130,6 +130,17 @@ def partnerenrich():
 
 
 @pytest.fixture
+def redirected():
+    """Run the command as a shell does that redirects its streams, such as by ``>/dev/full``."""
+
+    def run(redirections: str, *arguments, **options) -> subprocess.CompletedProcess[bytes]:
+        shell = ["sh", "-c", f'exec "$@" {redirections}', "sh", *command_line(*arguments)]
+        return subprocess.run(shell, capture_output=True, timeout=50, check=False, **options)
+
+    return run
+
+
+@pytest.fixture
 def started():
     """Start the command with pipes; kill it at the end of the test if it still runs."""
     processes = []

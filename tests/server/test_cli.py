@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -50,6 +51,23 @@ def test_an_unknown_command_is_bad_usage(partnerenrich):
     done = partnerenrich("rnu")
     assert done.returncode == 2
     assert b"No such command 'rnu'" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["schema"], ["schema", "--help"]])
+def test_a_result_that_cannot_be_written_is_told_in_one_line(redirected, arguments):
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = redirected(">/dev/full", *arguments, env=buffered)
+    assert (done.returncode, done.stderr) == (1, b"Error: No space left on device\n")
+
+
+def test_a_traceback_changes_no_exit_code(redirected, config):
+    config.write_text("org: acme\nnope: 1\n")
+    done = redirected("", "check", "--config", config, env=os.environ | {"PARTNERENRICH_DEBUG": "1"})
+    told = done.stderr.decode()
+
+    assert done.returncode == 2
+    assert told.startswith("Traceback")
+    assert "\nError: nope (line 2): " in told
 
 
 def test_an_unforeseen_error_shows_its_place_and_never_its_text():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,16 +61,26 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(self._summaries.items()))
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command."""
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line, and exit."""
         try:
-            return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as error:
+            return super().main(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001  whatever it is, this is where it becomes a message
             if os.environ.get(DEBUG_VARIABLE):
-                raise
-            raise importlib.import_module("partnerenrich_server.failures").explained(error) from None
+                traceback.print_exc()
+            failure = importlib.import_module("partnerenrich_server.failures").explained(error)
+            failure.show()
+            _drop_unwritten()
+            sys.exit(failure.exit_code)
+
+
+def _drop_unwritten() -> None:
+    """Drop what stdout holds and cannot write, or Python complains of it at its end, with an exit code of its own."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=LazyGroup, summaries=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
@@ -78,5 +90,5 @@ def main() -> None:
     Resolve visitors with partners, fetch their attributes, attach both to events.
 
     Exit codes: 0 done, 1 failed while running, 2 bad usage or configuration.
-    PARTNERENRICH_DEBUG=1 shows the traceback of a failure.
+    PARTNERENRICH_DEBUG=1 shows the traceback of a failure, too.
     """
