@@ -169,6 +169,17 @@ def test_explain_refuses_what_is_no_event(partnerenrich, config):
     assert (done.returncode, done.stderr) == (2, b"Error: the event is not JSON\n")
 
 
+def test_explain_takes_a_byte_order_mark(partnerenrich, config):
+    assert partnerenrich("explain", "--config", config, "-", stdin=b"\xef\xbb\xbf {}\n").returncode == 0
+
+
+@pytest.mark.parametrize(("redirection", "name"), [("<&-", "standard input"), ("</dev/null >&-", "standard output")])
+def test_explain_tells_that_a_stream_is_closed(redirected, config, redirection, name):
+    done = redirected(redirection, "explain", "--config", config, "-")
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith(f"Error: {name} is closed; redirect it")
+
+
 # schema
 
 

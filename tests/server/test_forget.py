@@ -116,6 +116,11 @@ def test_misuse_says_why_and_repeats_no_value(tmp_path, arguments, stdin, reason
     assert not [word for word in CANARIES if word in done.output]
 
 
+def test_a_closed_standard_input_is_told(kept, redirected):
+    done = redirected("<&-", "forget", "--config", kept, "--email", "-")
+    assert (done.returncode, done.stderr[:32]) == (2, b"Error: standard input is closed;")
+
+
 def test_a_configuration_without_a_store_is_explained(config, partnerenrich):
     done = partnerenrich("forget", "--config", config, "--email", "-", stdin=b"pat@example.test")
 

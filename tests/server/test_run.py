@@ -257,6 +257,29 @@ def test_bad_usage_is_told_with_exit_code_2(partnerenrich, config, arguments, to
     assert told in done.stderr.decode()
 
 
+@pytest.mark.parametrize(
+    ("redirection", "told"),
+    [
+        ("<&-", "standard input is closed; redirect it from a file or a pipe"),
+        ("</dev/null >&-", "standard output is closed; redirect it to a file or a pipe"),
+    ],
+)
+def test_a_closed_stream_is_bad_usage(redirected, config, redirection, told):
+    done = redirected(redirection, "run", "--config", config)
+    assert (done.returncode, done.stderr.decode()) == (2, f"Error: {told}\n")
+
+
+def test_a_closed_stream_that_is_not_needed_is_no_matter(redirected, config, tmp_path):
+    """No file and no socket takes its place."""
+    (tmp_path / "in").write_bytes(EVENTS)
+    done = redirected(
+        "<&- >&- 2>&-", "run", "--config", config, "--input", tmp_path / "in", "--output", tmp_path / "out"
+    )
+
+    assert done.returncode == 0
+    assert len(parsed((tmp_path / "out").read_bytes())) == 4
+
+
 def test_the_input_is_never_written_over(partnerenrich, config, tmp_path):
     path = tmp_path / "events"
     path.write_bytes(EVENTS)

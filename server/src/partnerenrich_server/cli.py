@@ -63,6 +63,7 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line, and exit."""
+        _hold_closed_streams()
         try:
             return super().main(*args, **kwargs)
         except Exception as error:  # noqa: BLE001  whatever it is, this is where it becomes a message
@@ -72,6 +73,17 @@ class LazyGroup(click.Group):
             failure.show()
             _drop_unwritten()
             sys.exit(failure.exit_code)
+
+
+def _hold_closed_streams() -> None:
+    """Let no file and no socket take the place of a standard stream that is closed: it would be read, or written."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
 
 
 def _drop_unwritten() -> None:

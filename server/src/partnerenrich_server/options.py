@@ -6,6 +6,11 @@ from pathlib import Path
 
 import click
 
+STREAM = Path("-")
+"""A standard stream, where a file could be named."""
+READ = click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True)
+WRITTEN = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+
 config = click.option(
     "--config",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),

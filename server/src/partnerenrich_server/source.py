@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PLAIN_CHUNK: Final = 1 << 18
 _BATCH_BYTES: Final = 1 << 23
 _COMPRESSED_CHUNK: Final = 1 << 14  # small: a compressed byte may grow to a thousand
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class InputError(PartnerEnrichError):
@@ -170,14 +170,14 @@ class _Cutter:
         """The line that ends here, unless it is blank."""
         number = self.number
         if number == 1:
-            self._rest = self._rest.removeprefix(_BYTE_ORDER_MARK)
+            self._rest = self._rest.removeprefix(BYTE_ORDER_MARK)
         content = None if self._too_long else self._rest.strip()
         self.number, self._rest, self._too_long = number + 1, b"", False
         return [] if content == b"" else [Line(number, content)]
 
     def _extend(self, piece: bytes) -> None:
         self._rest = b"" if self._too_long else self._rest + piece
-        if len(self._rest) > MAX_BYTES + len(_BYTE_ORDER_MARK):
+        if len(self._rest) > MAX_BYTES + len(BYTE_ORDER_MARK):
             self._rest, self._too_long = b"", True
 
 

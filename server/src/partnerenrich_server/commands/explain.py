@@ -12,29 +12,32 @@ from partnerenrich.events import EventError
 from partnerenrich_server import options
 from partnerenrich_server.engine import open_enricher, read_configuration
 from partnerenrich_server.failures import Misuse
+from partnerenrich_server.source import BYTE_ORDER_MARK
+from partnerenrich_server.streams import standard_input, standard_output
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import BinaryIO
 
     from partnerenrich.configuration import Configuration
 
 
 @click.command()
 @options.config
-@click.argument("event", type=click.File("rb"))
+@click.argument("event", type=options.READ)
 @options.org
 @options.store
 @options.plugins_dir
-def command(*, config: Path, event: BinaryIO, org: str | None, store: str | None, plugins_dir: Path | None) -> None:
+def command(*, config: Path, event: Path, org: str | None, store: str | None, plugins_dir: Path | None) -> None:
     """
     Tell every decision made for one EVENT, a file of JSON or - for stdin.
 
     Nothing personal is in the answer. Partners are called and the memory is
     used as for any event.
     """
+    standard_output()
+    line = standard_input().buffer.read() if event == options.STREAM else event.read_bytes()
     configuration = read_configuration(config, store=store, plugins_dir=plugins_dir, org=org)
-    told = asyncio.run(_explain(configuration, config, event.read(), org))
+    told = asyncio.run(_explain(configuration, config, line.removeprefix(BYTE_ORDER_MARK), org))
     click.echo(json.dumps(told, indent=2))
 
 

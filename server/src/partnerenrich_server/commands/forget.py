@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +18,7 @@ from partnerenrich.suppression import EVER
 from partnerenrich_server import options
 from partnerenrich_server.engine import has_private_store, read_configuration, running_store
 from partnerenrich_server.failures import Failure, Misuse
+from partnerenrich_server.streams import standard_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -125,7 +125,7 @@ def _named(given: dict[str, str]) -> tuple[str, str]:
             f"{option} takes only -, and reads the {_NAMES[source]} from standard input: a command line can be read "
             "by others on this machine and is kept in histories"
         )
-    value = sys.stdin.buffer.read(LONGEST_VALUE + 1).strip()
+    value = standard_input().buffer.read(LONGEST_VALUE + 1).strip()
     if not value or len(value) > LONGEST_VALUE or b"\n" in value:
         raise Misuse(f"standard input must hold one {_NAMES[source]} on one line")
     try:

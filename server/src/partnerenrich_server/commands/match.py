@@ -23,6 +23,7 @@ from partnerenrich_server.delivery.match.diagnosis import diagnose
 from partnerenrich_server.delivery.match.doctor import TRIES, search
 from partnerenrich_server.delivery.match.sample import read_sample
 from partnerenrich_server.delivery.match.sending import digesting
+from partnerenrich_server.streams import standard_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +110,8 @@ def _read_salt(variable: str | None) -> Secret | None:
     if variable is None:
         return None
     if variable == "-":
-        salt = click.prompt("Salt", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+        stdin = standard_input()
+        salt = click.prompt("Salt", hide_input=True, err=True) if stdin.isatty() else stdin.readline()
         salt = salt.rstrip("\r\n")
     else:
         salt = os.environ.get(variable, "")

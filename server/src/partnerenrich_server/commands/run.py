@@ -26,6 +26,7 @@ from partnerenrich_server.progress import progress
 from partnerenrich_server.signals import ended_by_signals
 from partnerenrich_server.sink import Sink, payloads
 from partnerenrich_server.source import Source
+from partnerenrich_server.streams import standard_input, standard_output
 from partnerenrich_server.summary import Summary, as_text
 
 if TYPE_CHECKING:
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
 
 BUDGET_MS = 30_000.0
 """For how long an event may be held back when the configuration does not say: nobody waits for a file."""
-
-_STREAM = Path("-")
-_READ = click.Path(path_type=Path, dir_okay=False, exists=True, allow_dash=True)
-_WRITTEN = click.Path(path_type=Path, dir_okay=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +66,7 @@ class Files:
         Raises:
             Misuse: Two of the files are one.
         """
-        used = [path for path in attrs.astuple(self) if path and path != _STREAM]
+        used = [path for path in attrs.astuple(self) if path and path != options.STREAM]
         places = [path.resolve() for path in used]
         for path in used:
             if places.count(path.resolve()) > 1:
@@ -78,11 +75,11 @@ class Files:
 
 @click.command()
 @options.config
-@click.option("--input", "input_", type=_READ, default="-", help="NDJSON, plain, gzip or zstd. Default: stdin.")
-@click.option("--output", type=_WRITTEN, default="-", help="NDJSON, in the order of the input. Default: stdout.")
-@click.option("--blueprint", type=_READ, help="YAML: write the payloads that it makes of the events.")
-@click.option("--rejects", type=_WRITTEN, help="NDJSON of line and reason. Default: the first few, on stderr.")
-@click.option("--summary-json", type=_WRITTEN, help="Write the summary to this file, too.")
+@click.option("--input", "input_", type=options.READ, default="-", help="NDJSON, plain, gzip or zstd. Default: stdin.")
+@click.option("--output", type=options.WRITTEN, default="-", help="NDJSON, in the order of the input. Default: stdout.")
+@click.option("--blueprint", type=options.READ, help="YAML: write the payloads that it makes of the events.")
+@click.option("--rejects", type=options.WRITTEN, help="NDJSON of line and reason. Default: the first few, on stderr.")
+@click.option("--summary-json", type=options.WRITTEN, help="Write the summary to this file, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
 @options.org
 @options.store
@@ -193,8 +190,9 @@ def _opened(path: Path, mode: str) -> FileIO:
     Raises:
         Misuse: It cannot be opened.
     """
-    if path == _STREAM:
-        return FileIO(0 if mode == "r" else 1, mode, closefd=False)
+    if path == options.STREAM:
+        stream = standard_input() if mode == "r" else standard_output()
+        return FileIO(stream.fileno(), mode, closefd=False)
     try:
         return FileIO(path, mode)
     except OSError as error:
