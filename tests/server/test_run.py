@@ -280,12 +280,62 @@ def test_a_closed_stream_that_is_not_needed_is_no_matter(redirected, config, tmp
     assert len(parsed((tmp_path / "out").read_bytes())) == 4
 
 
-def test_the_input_is_never_written_over(partnerenrich, config, tmp_path):
+@pytest.mark.parametrize("written", ["--output", "--rejects", "--summary-json"])
+@pytest.mark.parametrize("read", ["--config", "--input", "--blueprint"])
+def test_what_is_read_is_never_written_over(partnerenrich, config, tmp_path, read, written):
+    config.rename(tmp_path / "precious")
+    files = {"--config": tmp_path / "precious", read: tmp_path / "precious", written: tmp_path / "x/../precious"}
+    (tmp_path / "x").mkdir()
+    before = (tmp_path / "precious").read_bytes()
+    done = partnerenrich("run", *(word for pair in files.items() for word in pair), stdin=EVENTS)
+
+    assert done.returncode == 2
+    assert b"precious is named for two purposes: --" in done.stderr
+    assert (tmp_path / "precious").read_bytes() == before
+
+
+@pytest.mark.parametrize("link", ["hardlink_to", "symlink_to"])
+def test_a_link_is_the_file_that_it_leads_to(partnerenrich, config, tmp_path, link):
+    path, other = tmp_path / "events", tmp_path / "other"
+    path.write_bytes(EVENTS)
+    getattr(other, link)(path)
+    done = partnerenrich("run", "--config", config, "--input", path, "--output", other)
+
+    assert done.returncode == 2
+    assert f"{other} is named for two purposes: --input and --output".encode() in done.stderr
+    assert path.read_bytes() == EVENTS
+
+
+def test_a_file_that_is_not_there_yet_has_one_purpose(partnerenrich, config, tmp_path):
+    new = tmp_path / "new"
+    done = partnerenrich("run", "--config", config, "--output", new, "--rejects", new, stdin=EVENTS)
+    assert done.returncode == 2
+    assert not new.exists()
+
+
+def test_a_redirected_input_is_not_appended_to(redirected, config, tmp_path):
+    """It would never end."""
     path = tmp_path / "events"
     path.write_bytes(EVENTS)
-    done = partnerenrich("run", "--config", config, "--input", path, "--output", path)
-    assert done.returncode == 2
-    assert path.read_bytes() == EVENTS
+    done = redirected(f">>{path}", "run", "--config", config, "--input", path)
+    assert (done.returncode, path.read_bytes()) == (2, EVENTS)
+
+
+@pytest.mark.parametrize("option", ["--rejects", "--summary-json"])
+def test_nothing_is_mixed_into_events(partnerenrich, config, option):
+    done = partnerenrich("run", "--config", config, option, "-", stdin=EVENTS)
+    told = f"Error: standard output is named for two purposes: --output and {option}\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", told)
+
+
+def test_rejects_go_to_stdout_where_events_do_not(partnerenrich, config):
+    done = partnerenrich("run", "--config", config, "--output", "/dev/null", "--rejects", "-", stdin=b"[]\n")
+    assert parsed(done.stdout) == [{"line": 1, "reason": "is JSON but no object"}]
+
+
+def test_a_device_may_have_many_purposes(partnerenrich, config):
+    done = partnerenrich("run", "--config", config, "--output", "/dev/null", "--rejects", "/dev/null", stdin=EVENTS)
+    assert done.returncode == 0
 
 
 def test_an_output_is_left_alone_when_the_configuration_is_wrong(partnerenrich, config, tmp_path):

@@ -8,7 +8,6 @@ import json
 import os
 import stat
 import sys
-from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,13 +19,13 @@ from partnerenrich.blueprint import Blueprint
 from partnerenrich.events import Event
 from partnerenrich_server import options
 from partnerenrich_server.engine import collector_of, open_enricher, read_configuration
-from partnerenrich_server.failures import Failure, Misuse
+from partnerenrich_server.failures import Failure
+from partnerenrich_server.files import File, keep_apart
 from partnerenrich_server.pipeline import pump
 from partnerenrich_server.progress import progress
 from partnerenrich_server.signals import ended_by_signals
 from partnerenrich_server.sink import Sink, payloads
 from partnerenrich_server.source import Source
-from partnerenrich_server.streams import standard_input, standard_output
 from partnerenrich_server.summary import Summary, as_text
 
 if TYPE_CHECKING:
@@ -39,6 +38,8 @@ if TYPE_CHECKING:
 BUDGET_MS = 30_000.0
 """For how long an event may be held back when the configuration does not say: nobody waits for a file."""
 
+_BLUEPRINT = click.Path(path_type=Path, dir_okay=False, exists=True)
+
 
 @attrs.frozen(kw_only=True)
 class Files:
@@ -46,38 +47,27 @@ class Files:
     What is read and written.
 
     Attributes:
-        input: NDJSON; ``-`` is stdin.
-        output: Enriched NDJSON, or payloads; ``-`` is stdout.
+        config: The configuration.
+        input: NDJSON.
+        output: Enriched NDJSON, or payloads.
         blueprint: Makes payloads of events.
         rejects: For the lines that are no events.
         summary: For the summary.
     """
 
-    input: Path
-    output: Path
-    blueprint: Path | None
-    rejects: Path | None
-    summary: Path | None
-
-    def check(self) -> None:
-        """
-        Refuse to write over what is read, or twice to one file.
-
-        Raises:
-            Misuse: Two of the files are one.
-        """
-        used = [path for path in attrs.astuple(self) if path and path != options.STREAM]
-        places = [path.resolve() for path in used]
-        for path in used:
-            if places.count(path.resolve()) > 1:
-                raise Misuse(f"{path} is named for two purposes")
+    config: File
+    input: File
+    output: File
+    blueprint: File | None
+    rejects: File | None
+    summary: File | None
 
 
 @click.command()
 @options.config
 @click.option("--input", "input_", type=options.READ, default="-", help="NDJSON, plain, gzip or zstd. Default: stdin.")
 @click.option("--output", type=options.WRITTEN, default="-", help="NDJSON, in the order of the input. Default: stdout.")
-@click.option("--blueprint", type=options.READ, help="YAML: write the payloads that it makes of the events.")
+@click.option("--blueprint", type=_BLUEPRINT, help="YAML: write the payloads that it makes of the events.")
 @click.option("--rejects", type=options.WRITTEN, help="NDJSON of line and reason. Default: the first few, on stderr.")
 @click.option("--summary-json", type=options.WRITTEN, help="Write the summary to this file, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one line of JSON.")
@@ -108,31 +98,38 @@ def command(
     a stream, which has no other end, and 1 for a file that was not read to its
     end.
     """
-    files = Files(input=input_, output=output, blueprint=blueprint, rejects=rejects, summary=summary_json)
-    files.check()
+    files = Files(
+        config=File("--config", config, "r"),
+        input=File("--input", input_, "r"),
+        output=File("--output", output, "w"),
+        blueprint=File("--blueprint", blueprint, "r") if blueprint else None,
+        rejects=File("--rejects", rejects, "w") if rejects else None,
+        summary=File("--summary-json", summary_json, "w") if summary_json else None,
+    )
+    keep_apart(filter(None, attrs.astuple(files, recurse=False)))
     configuration = read_configuration(config, store=store, plugins_dir=plugins_dir, org=org)
     if configuration.budget_ms is None:
         configuration = attrs.evolve(configuration, budget_ms=BUDGET_MS)
-    sys.exit(asyncio.run(_run(configuration, config, files, org, as_json=as_json)))
+    sys.exit(asyncio.run(_run(configuration, files, org, as_json=as_json)))
 
 
-async def _run(configuration: Configuration, config: Path, files: Files, org: str | None, *, as_json: bool) -> int:
+async def _run(configuration: Configuration, files: Files, org: str | None, *, as_json: bool) -> int:
     render: Callable[[Event], bytes | None] = Event.encode
     if files.blueprint:
         regions = {slug: settings.default_region for slug, settings in configuration.organisations().items()}
-        render = payloads(Blueprint.from_file(files.blueprint), regions)
+        render = payloads(Blueprint.from_file(files.blueprint.path), regions)
     summary = Summary()
     failure: Exception | None = None
-    async with open_enricher(configuration, config) as enricher:
+    async with open_enricher(configuration, files.config.path) as enricher:
         collector = collector_of(enricher)
         with contextlib.ExitStack() as stack:  # files are opened when all else is known to be right
-            descriptor = stack.enter_context(_opened(files.input, "r")).fileno()
+            descriptor = stack.enter_context(files.input.open()).fileno()
             source = stack.enter_context(contextlib.closing(Source(descriptor)))
-            output = stack.enter_context(_opened(files.output, "w"))
-            rejects = stack.enter_context(_opened(files.rejects, "w")) if files.rejects else None
-            summary_file = stack.enter_context(_opened(files.summary, "w")) if files.summary else None
+            output = stack.enter_context(files.output.open())
+            rejects = stack.enter_context(files.rejects.open()) if files.rejects else None
+            summary_file = stack.enter_context(files.summary.open()) if files.summary else None
             sink = Sink(output, rejects, render, summary)
-            origin = _origin(files.input, descriptor)
+            origin = _origin(files.input.path, descriptor)
             display = stack.enter_context(contextlib.ExitStack())
 
             def end(signal_name: str) -> None:
@@ -181,19 +178,3 @@ def _origin(path: Path, descriptor: int) -> str | None:
     """The name of an input under which its lines are known again; None for a stream, which does not come again."""
     status = os.fstat(descriptor)
     return f"{path.resolve()}@{status.st_mtime_ns}" if stat.S_ISREG(status.st_mode) else None
-
-
-def _opened(path: Path, mode: str) -> FileIO:
-    """
-    Open a file unbuffered.
-
-    Raises:
-        Misuse: It cannot be opened.
-    """
-    if path == options.STREAM:
-        stream = standard_input() if mode == "r" else standard_output()
-        return FileIO(stream.fileno(), mode, closefd=False)
-    try:
-        return FileIO(path, mode)
-    except OSError as error:
-        raise Misuse(f"{path}: {error.strerror}") from None
