@@ -108,6 +108,7 @@ def test_rejects_go_to_a_file_without_content(partnerenrich, config, tmp_path):
 
     assert done.returncode == 0
     assert parsed(rejects.read_bytes()) == [{"line": n, "reason": "is not JSON"} for n in range(1, 21)]
+    assert done.stderr.decode().splitlines()[-1] == f"20 lines rejected; see {rejects}"
 
 
 def test_a_kept_store_remembers_the_next_run(partnerenrich, config, tmp_path):
@@ -224,6 +225,22 @@ def test_damaged_input_fails_after_what_came_before(partnerenrich, config, tmp_p
         f"Error: the compressed input ends too early, in line {len(parsed(done.stdout)) + 1}; "
         "the lines before it were taken"
     )
+
+
+@pytest.mark.parametrize("option", ["--output", "--rejects", "--summary-json"])
+def test_a_full_disk_is_told_with_the_file(partnerenrich, config, option, tmp_path):
+    (tmp_path / "full").symlink_to("/dev/full")
+    done = partnerenrich("run", "--config", config, option, tmp_path / "full", stdin=EVENTS + b"[]\n")
+
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[-1] == f"Error: {tmp_path / 'full'}: No space left on device"
+
+
+def test_a_full_disk_behind_stdout_is_told_as_such(redirected, config, tmp_path):
+    (tmp_path / "in").write_bytes(EVENTS)
+    done = redirected(">/dev/full", "run", "--config", config, "--input", tmp_path / "in")
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[-1] == "Error: standard output: No space left on device"
 
 
 def test_wrong_configuration_is_one_line_for_each_problem(partnerenrich, config):

@@ -17,6 +17,34 @@ if TYPE_CHECKING:
     from partnerenrich_server.summary import Summary
 
 
+class Output:
+    """
+    Takes lines.
+
+    Args:
+        file: Unbuffered.
+        name: What to call it when something goes wrong.
+    """
+
+    def __init__(self, file: RawIOBase, name: str) -> None:
+        self._file = file
+        self._name = name
+
+    def write(self, lines: Iterable[bytes]) -> None:
+        """
+        Write lines, each with its end.
+
+        Raises:
+            OSError: The disk is full, or nobody reads the pipe any more; names the file.
+        """
+        left = memoryview(b"".join(part for line in lines for part in (line, b"\n")))
+        try:
+            while left:
+                left = left[self._file.write(left) or 0 :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._name) from None
+
+
 class Sink:
     """
     Takes batches that are done.
@@ -24,14 +52,14 @@ class Sink:
     Nothing is held back: what was written is on its way when `write` returns.
 
     Args:
-        output: Unbuffered; takes one line for each event.
-        rejects: Unbuffered; takes one line of JSON for each line that was no event.
+        output: Takes one line for each event.
+        rejects: Takes one line of JSON for each line that was no event.
         render: Makes the line of an event; None drops it.
         summary: Counts what was written.
     """
 
     def __init__(
-        self, output: RawIOBase, rejects: RawIOBase | None, render: Callable[[Event], bytes | None], summary: Summary
+        self, output: Output, rejects: Output | None, render: Callable[[Event], bytes | None], summary: Summary
     ) -> None:
         self._output = output
         self._rejects = rejects
@@ -43,12 +71,12 @@ class Sink:
         Write one batch.
 
         Raises:
-            OSError: The disk is full, or nobody reads the pipe any more.
+            OSError: See `Output.write`.
         """
         lines = [line for event in batch.events if (line := self._render(event)) is not None]
-        _write_lines(self._output, lines)
+        self._output.write(lines)
         if self._rejects:
-            _write_lines(self._rejects, (json.dumps(reject._asdict()).encode() for reject in batch.rejects))
+            self._rejects.write(json.dumps(reject._asdict()).encode() for reject in batch.rejects)
         self._summary.count(events=len(batch.events), dropped=len(batch.events) - len(lines), rejects=batch.rejects)
 
 
@@ -66,9 +94,3 @@ def payloads(blueprint: Blueprint, regions: Mapping[str, str | None]) -> Callabl
         return None if payload is None else msgspec.json.encode(payload)
 
     return render
-
-
-def _write_lines(file: RawIOBase, lines: Iterable[bytes]) -> None:
-    left = memoryview(b"".join(part for line in lines for part in (line, b"\n")))
-    while left:
-        left = left[file.write(left) or 0 :]

@@ -64,12 +64,18 @@ class Summary:
         }
 
 
-def as_text(summary: Mapping[str, Any]) -> str:
-    """The summary for people, a few lines."""
-    return "\n".join(_lines(summary))
+def as_text(summary: Mapping[str, Any], kept: object = None) -> str:
+    """
+    The summary for people, a few lines.
+
+    Args:
+        summary: See `Summary.as_dict`.
+        kept: Where all rejects were written, to be shown; None when nowhere.
+    """
+    return "\n".join(_lines(summary, kept))
 
 
-def _lines(summary: Mapping[str, Any]) -> Iterable[str]:
+def _lines(summary: Mapping[str, Any], kept: object) -> Iterable[str]:
     rate = f"{summary['seconds']:.1f} s, {summary['events_per_second']:,.0f}/s"
     yield f"{_number(summary['events'], 'event')} in {rate}; {_number(summary['calls'], 'partner call')}"
     width = max(map(len, summary["partners"]), default=0)
@@ -83,7 +89,9 @@ def _lines(summary: Mapping[str, Any]) -> Iterable[str]:
         yield f"{_number(count, 'record')} collected for {destination}"
     if summary["dropped"]:
         yield f"{_number(summary['dropped'], 'event')} without a payload"
-    if summary["rejected"]:
+    if summary["rejected"] and kept:
+        yield f"{_number(summary['rejected'], 'line')} rejected; see {kept}"
+    elif summary["rejected"]:
         yield f"{_number(summary['rejected'], 'line')} rejected"
         yield from (f"  line {reject['line']}: {reject['reason']}" for reject in summary["first_rejects"])
         if summary["rejected"] > len(summary["first_rejects"]):

@@ -24,7 +24,7 @@ from partnerenrich_server.files import File, keep_apart
 from partnerenrich_server.pipeline import pump
 from partnerenrich_server.progress import progress
 from partnerenrich_server.signals import ended_by_signals
-from partnerenrich_server.sink import Sink, payloads
+from partnerenrich_server.sink import Output, Sink, payloads
 from partnerenrich_server.source import Source
 from partnerenrich_server.summary import Summary, as_text
 
@@ -125,9 +125,9 @@ async def _run(configuration: Configuration, files: Files, org: str | None, *, a
         with contextlib.ExitStack() as stack:  # files are opened when all else is known to be right
             descriptor = stack.enter_context(files.input.open()).fileno()
             source = stack.enter_context(contextlib.closing(Source(descriptor)))
-            output = stack.enter_context(files.output.open())
-            rejects = stack.enter_context(files.rejects.open()) if files.rejects else None
-            summary_file = stack.enter_context(files.summary.open()) if files.summary else None
+            output = _written(files.output, stack)
+            rejects = _written(files.rejects, stack) if files.rejects else None
+            summary_file = _written(files.summary, stack) if files.summary else None
             sink = Sink(output, rejects, render, summary)
             origin = _origin(files.input.path, descriptor)
             display = stack.enter_context(contextlib.ExitStack())
@@ -154,12 +154,19 @@ async def _run(configuration: Configuration, files: Files, org: str | None, *, a
             told = summary.as_dict(enricher.statistics.as_dict()["partners"])
             if collector:
                 told["collected"] = collector.collected
-            click.echo(json.dumps(told) if as_json else as_text(told), err=True)
+            click.echo(json.dumps(told) if as_json else as_text(told, kept=files.rejects), err=True)
             if summary_file:
-                summary_file.write(json.dumps(told, indent=2).encode() + b"\n")
+                try:
+                    summary_file.write([json.dumps(told, indent=2).encode()])
+                except OSError as error:
+                    failure = failure or error
             if failure:
                 raise failure
             return Failure.exit_code if source.stopped and source.size is not None else 0
+
+
+def _written(file: File, stack: contextlib.ExitStack) -> Output:
+    return Output(stack.enter_context(file.open()), str(file))
 
 
 def _collecting(sink: Sink, collector: Collector | None, origin: str | None) -> Callable[[Batch], None]:
