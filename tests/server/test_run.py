@@ -257,6 +257,34 @@ def test_wrong_configuration_is_one_line_for_each_problem(partnerenrich, config)
     assert "s3cret" not in told
 
 
+@pytest.mark.parametrize("option", ["--config", "--blueprint"])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"", "must be a mapping"),
+        (b"org: [", "is no YAML: expected the node content, but found '<stream end>' on line 1"),
+        (b"\xff", "cannot be read: it is not UTF-8"),
+    ],
+)
+def test_a_file_that_is_wrong_as_a_whole_is_named(partnerenrich, config, tmp_path, option, text, told):
+    path = tmp_path / "wrong.yaml"
+    path.write_bytes(text)
+    files = {"--config": config} | {option: path}
+    done = partnerenrich("run", *(word for pair in files.items() for word in pair))
+
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith(f"Error: {path}: {told}")
+
+
+def test_a_wrong_field_of_a_blueprint_is_told_with_its_file(partnerenrich, config, tmp_path):
+    path = tmp_path / "blueprint.yaml"
+    path.write_text("global:\n  mappings: [{source: a}]\n")
+    done = partnerenrich("run", "--config", config, "--blueprint", path)
+
+    assert done.returncode == 2
+    assert done.stderr.decode() == f"Error: {path}: global.mappings[0].target (line 2): is required\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

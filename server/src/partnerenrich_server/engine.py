@@ -51,9 +51,12 @@ def read_configuration(
         org: An organisation that must be there.
 
     Raises:
-        ConfigError: Something in the file or on the command line is wrong.
+        ConfigError: Something in the file or on the command line is wrong. A problem of no field names the file.
     """
-    configuration = load_file(file)
+    try:
+        configuration = load_file(file)
+    except ConfigError as error:
+        raise ConfigError([attrs.evolve(each, where=each.where or str(file)) for each in error.problems]) from None
     if configuration.store:
         configuration = attrs.evolve(configuration, store=_anchored(configuration.store, file.parent))
     if store:

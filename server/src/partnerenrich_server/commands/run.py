@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from partnerenrich import PartnerEnrichError
+from partnerenrich import ConfigError, PartnerEnrichError
 from partnerenrich.blueprint import Blueprint
 from partnerenrich.events import Event
 from partnerenrich_server import options
@@ -117,7 +117,7 @@ async def _run(configuration: Configuration, files: Files, org: str | None, *, a
     render: Callable[[Event], bytes | None] = Event.encode
     if files.blueprint:
         regions = {slug: settings.default_region for slug, settings in configuration.organisations().items()}
-        render = payloads(Blueprint.from_file(files.blueprint.path), regions)
+        render = payloads(_read_blueprint(files.blueprint.path), regions)
     summary = Summary()
     failure: Exception | None = None
     async with open_enricher(configuration, files.config.path) as enricher:
@@ -163,6 +163,25 @@ async def _run(configuration: Configuration, files: Files, org: str | None, *, a
             if failure:
                 raise failure
             return Failure.exit_code if source.stopped and source.size is not None else 0
+
+
+def _read_blueprint(path: Path) -> Blueprint:
+    """
+    Read a blueprint.
+
+    Raises:
+        ConfigError: As `Blueprint.from_file`, and each problem names the file: the configuration has fields, too.
+    """
+    name = str(path)
+    try:
+        return Blueprint.from_file(path)
+    except ConfigError as error:
+        whole = {"", name}  # not a field
+        problems = [
+            attrs.evolve(each, where=name if each.where in whole else f"{name}: {each.where}")
+            for each in error.problems
+        ]
+        raise ConfigError(problems) from None
 
 
 def _written(file: File, stack: contextlib.ExitStack) -> Output:
