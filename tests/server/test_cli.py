@@ -144,6 +144,34 @@ def test_check_fails_when_a_partner_refuses(partnerenrich, config, sandbox):
     assert result["message"]
 
 
+@pytest.fixture
+def half_broken(config):
+    """The configuration with a partner more, which is not installed, and one that is switched off."""
+    raw = json.loads(config.read_text())
+    raw["integrations"] += [{"provider": "nosuch", "name": "second"}, {"provider": "neither", "enabled": False}]
+    config.write_text(json.dumps(raw))
+    return config
+
+
+def test_check_tells_of_a_partner_that_does_not_load(partnerenrich, half_broken):
+    done = partnerenrich("check", "--config", half_broken)
+    works, failed = done.stdout.decode().splitlines()
+
+    assert done.returncode == 1
+    assert works == "ok      acme/loyalty: works"
+    assert failed.startswith("FAILED  acme/second: no plugin 'nosuch' is installed (installed: ")
+
+
+def test_check_as_json_has_an_entry_for_a_partner_that_does_not_load(partnerenrich, half_broken):
+    done = partnerenrich("check", "--config", half_broken, "--json")
+    works, failed = json.loads(done.stdout)
+
+    assert done.returncode == 1
+    assert (works["integration"], works["ok"]) == ("loyalty", True)
+    assert (failed["org"], failed["integration"], failed["ok"]) == ("acme", "second", False)
+    assert failed["message"].startswith("no plugin 'nosuch' is installed")
+
+
 # explain
 
 
