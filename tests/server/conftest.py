@@ -120,6 +120,15 @@ def config(tmp_path, plugins_dir, sandbox) -> Path:
 
 
 @pytest.fixture
+def several(config) -> Path:
+    """The configuration with a second organisation, ``other``, which has no partner."""
+    raw = json.loads(config.read_text())
+    raw["orgs"] = {raw.pop("org"): {"integrations": raw.pop("integrations")}, "other": {}}
+    config.write_text(json.dumps(raw))
+    return config
+
+
+@pytest.fixture
 def partnerenrich():
     """Run the command as a user does: its arguments and stdin to the finished process, all in bytes."""
 

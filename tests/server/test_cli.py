@@ -208,6 +208,24 @@ def test_explain_tells_that_a_stream_is_closed(redirected, config, redirection, 
     assert done.stderr.decode().startswith(f"Error: {name} is closed; redirect it")
 
 
+def test_explain_over_several_organisations_needs_one_that_is_named(partnerenrich, several):
+    done = partnerenrich("explain", "--config", several, "-", stdin=b"{}")
+    told = "--org: say whose events these are: one of acme, other; or let org_from in the configuration find it"
+    assert (done.returncode, done.stderr.decode()) == (2, f"Error: {told}\n")
+    assert partnerenrich("explain", "--config", several, "--org", "other", "-", stdin=b"{}").returncode == 0
+
+
+def test_explain_tells_where_the_organisation_was_looked_for(partnerenrich, several):
+    several.write_text(json.dumps(json.loads(several.read_text()) | {"org_from": "context.shop"}))
+    done = partnerenrich("explain", "--config", several, "-", stdin=b'{"context": {"shop": "nobody"}}')
+
+    assert done.returncode == 2
+    assert done.stderr.decode() == (
+        "Error: the event belongs to no configured organisation (acme, other): org_from looks at context.shop in it; "
+        "mend that, or name one by --org\n"
+    )
+
+
 # schema
 
 

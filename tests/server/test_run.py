@@ -391,6 +391,25 @@ def test_an_output_is_left_alone_when_the_configuration_is_wrong(partnerenrich, 
     assert out.read_text() == "precious"
 
 
+def test_events_of_several_organisations_need_one_that_is_named(partnerenrich, several, tmp_path):
+    done = partnerenrich("run", "--config", several, "--output", tmp_path / "out", stdin=EVENTS)
+
+    assert done.returncode == 2
+    assert done.stderr.decode() == (
+        "Error: --org: say whose events these are: one of acme, other; or let org_from in the configuration find it\n"
+    )
+    assert not (tmp_path / "out").exists()
+    assert partnerenrich("run", "--config", several, "--org", "acme", stdin=EVENTS).stdout.count(b"\n") == 4
+
+
+def test_events_may_name_their_organisation(partnerenrich, several):
+    several.write_text(json.dumps(json.loads(several.read_text()) | {"org_from": "shop"}))
+    done = partnerenrich("run", "--config", several, stdin=ndjson({"shop": "acme"}, {"shop": "nobody's"}))
+
+    assert (done.returncode, len(parsed(done.stdout))) == (0, 1)
+    assert "line 2: belongs to no configured organisation" in done.stderr.decode()
+
+
 def test_a_store_that_is_down_holds_nothing_up(partnerenrich, config):
     raw = json.loads(config.read_text()) | {"store": "redis://127.0.0.1:1", "key": "A" * 43 + "="}
     config.write_text(json.dumps(raw))

@@ -72,6 +72,19 @@ def read_configuration(
     return configuration
 
 
+def check_owner(configuration: Configuration, org: str | None) -> None:
+    """
+    Make sure that events can be told to belong to an organisation.
+
+    Raises:
+        ConfigError: There are several, and neither `org` nor the configuration says whose events they are.
+    """
+    known = sorted(configuration.organisations())
+    if org is None and configuration.org_from is None and len(known) > 1:
+        what = f"say whose events these are: one of {', '.join(known)}; or let org_from in the configuration find it"
+        raise ConfigError([Problem("--org", what)])
+
+
 @contextlib.asynccontextmanager
 async def open_enricher(configuration: Configuration, file: Path | None = None) -> AsyncIterator[Enricher]:
     """

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from partnerenrich.events import EventError
+from partnerenrich.events import Event, EventError
 from partnerenrich_server import options
-from partnerenrich_server.engine import open_enricher, read_configuration
+from partnerenrich_server.engine import check_owner, open_enricher, read_configuration
 from partnerenrich_server.failures import Misuse
 from partnerenrich_server.source import BYTE_ORDER_MARK
 from partnerenrich_server.streams import standard_input, standard_output
@@ -37,6 +37,7 @@ def command(*, config: Path, event: Path, org: str | None, store: str | None, pl
     standard_output()
     line = standard_input().buffer.read() if event == options.STREAM else event.read_bytes()
     configuration = read_configuration(config, store=store, plugins_dir=plugins_dir, org=org)
+    check_owner(configuration, org)
     told = asyncio.run(_explain(configuration, config, line.removeprefix(BYTE_ORDER_MARK), org))
     click.echo(json.dumps(told, indent=2))
 
@@ -44,7 +45,15 @@ def command(*, config: Path, event: Path, org: str | None, store: str | None, pl
 async def _explain(configuration: Configuration, config: Path, line: bytes, org: str | None) -> dict[str, Any]:
     async with open_enricher(configuration, config) as enricher:
         try:
-            event = enricher.parse(line.strip(), org=org)
+            Event.parse(line, "")
         except EventError as error:
             raise Misuse(f"the event {error}") from None
+        try:
+            event = enricher.parse(line, org=org)
+        except EventError as error:
+            known = ", ".join(sorted(configuration.organisations()))
+            raise Misuse(
+                f"the event {error} ({known}): org_from looks at {configuration.org_from} in it; "
+                "mend that, or name one by --org"
+            ) from None
         return await enricher.explain(event)

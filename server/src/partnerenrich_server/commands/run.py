@@ -18,7 +18,7 @@ from partnerenrich import ConfigError, PartnerEnrichError
 from partnerenrich.blueprint import Blueprint
 from partnerenrich.events import Event
 from partnerenrich_server import options
-from partnerenrich_server.engine import collector_of, open_enricher, read_configuration
+from partnerenrich_server.engine import check_owner, collector_of, open_enricher, read_configuration
 from partnerenrich_server.failures import Failure
 from partnerenrich_server.files import File, keep_apart
 from partnerenrich_server.pipeline import pump
@@ -108,6 +108,7 @@ def command(
     )
     keep_apart(filter(None, attrs.astuple(files, recurse=False)))
     configuration = read_configuration(config, store=store, plugins_dir=plugins_dir, org=org)
+    check_owner(configuration, org)
     if configuration.budget_ms is None:
         configuration = attrs.evolve(configuration, budget_ms=BUDGET_MS)
     sys.exit(asyncio.run(_run(configuration, files, org, as_json=as_json)))
