@@ -63,7 +63,7 @@ class Resolver:
         if latency:
             await asyncio.sleep(latency)
         answer = self.answers.get(value, usual)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -90,7 +90,7 @@ class Bulk(Resolver):
         self.limits = limits
         self.calls: list[list[str]] = []
         self.under_way = self.most_under_way = 0
-        self.fails: list[Exception] = []
+        self.fails: list[BaseException] = []
 
     resolve_id = None
 

@@ -301,6 +301,17 @@ async def test_a_caller_that_gives_up_harms_nobody_else(open_enricher, resolver)
         assert enricher._devices == {}
 
 
+@pytest.mark.parametrize("end", [asyncio.CancelledError(), SystemExit(3)], ids=["cancelled", "exit"])
+async def test_a_hook_that_ends_as_if_all_were_over_ends_nothing_but_its_own_call(open_enricher, resolver, bulk, end):
+    one, many = resolver(), bulk()
+    one.answers["ann@example.test"] = end
+    many.fails.append(end)
+    async with open_enricher(one=one, many=many) as enricher:
+        ann, bob = await enricher.enrich([identify("ann"), identify("bob", "d2")])
+        assert [outcome(ann, "one"), outcome(bob, "one")] == ["error", "fresh"]
+        assert [outcome(ann, "many"), outcome(bob, "many")] == ["error", "error"]
+
+
 # One cold visitor
 
 

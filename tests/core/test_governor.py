@@ -165,13 +165,15 @@ class TestErrors:
             (ValueError(SECRET), BadResponse, "example: resolve_id failed with ValueError"),
             (KeyError(SECRET), BadResponse, "example: resolve_id failed with KeyError"),
             (ExceptionGroup(SECRET, [ValueError()]), BadResponse, "example: resolve_id failed with ExceptionGroup"),
+            (SystemExit(SECRET), BadResponse, "example: resolve_id failed with SystemExit"),
+            (asyncio.CancelledError(SECRET), BadResponse, "example: resolve_id failed with CancelledError"),
             (PluginError("x: resolve_id must return a Resolution, not dict"), BadResponse,
              "x: resolve_id must return a Resolution, not dict"),
             (NotSupported("no such hook"), NotSupported, "no such hook"),
             (UnknownPartnerId("gone"), UnknownPartnerId, "gone"),
             (AuthError("refused"), AuthError, "refused"),
         ],
-        ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+        ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
     )  # fmt: skip
     async def test_everything_leaves_as_a_partner_error(self, raised, error, message, caplog):
         """The text of what was raised is not in it, and what was raised cannot be reached from it."""
@@ -224,14 +226,13 @@ class TestErrors:
     async def test_unnamed_hook(self):
         assert str(await outcome(governor(), lambda call: 1 / 0)) == "example: the plugin failed with ZeroDivisionError"
 
-    async def test_end_of_the_process_is_not_held_up(self):
-        """What is no `Exception` passes."""
+    @pytest.mark.parametrize("end", [KeyboardInterrupt, GeneratorExit, type("Exit", (BaseException,), {})])
+    async def test_end_of_the_process_is_not_held_up(self, end):
+        """What is no `Exception` passes, but for those with which a plugin may end itself."""
+        running = governor().call(Attempts(end()), wait_until=SOON)
 
-        class Exit(BaseException):
-            pass
-
-        with pytest.raises(Exit):
-            await governor().call(Attempts(Exit()), wait_until=SOON)
+        with pytest.raises(end):
+            running.send(None)
 
 
 class TestCancellation:
@@ -258,6 +259,45 @@ class TestCancellation:
         assert caller.breaker.state == "closed"
         assert await caller.call(Attempts(1), wait_until=time.monotonic()) == 1
         assert begun - 1 == caller.statistics.failures.total()
+
+    async def test_cancellation_that_nobody_asked_for_is_a_failure(self):
+        """As of a future of the plugin's own that was cancelled."""
+
+        async def attempt(call):
+            future = asyncio.get_running_loop().create_future()
+            future.cancel()
+            await future
+
+        caller = governor(attempts=1, failures=1)
+
+        assert BadResponse is type(await outcome(caller, attempt))
+        assert caller.breaker.state == "open"
+
+    async def test_cancelled_call_stays_cancelled_whatever_the_plugin_makes_of_it(self):
+        started = asyncio.Event()
+
+        async def attempt(call):
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise asyncio.CancelledError(SECRET) from None
+
+        running = asyncio.create_task(governor(timeout=30).call(attempt, wait_until=SOON))
+        await started.wait()
+        running.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    async def test_end_by_a_timeout_is_told_as_one_whatever_the_plugin_makes_of_it(self):
+        async def attempt(call):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise asyncio.CancelledError from None
+
+        assert Unavailable is type(await outcome(governor(timeout=0.05, attempts=1), attempt))
 
     async def test_cancelled_wait_gives_its_place_back(self):
         caller = governor(concurrency=1, calls_per_second=1000)

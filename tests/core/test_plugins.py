@@ -215,8 +215,9 @@ def test_a_broken_plugin_is_listed_with_its_reason_and_stops_no_other(folder, wr
         (PARTNER.replace('Partner(title="Sample", config=Config)', "None"), "partner() must return a Partner"),
         (PARTNER.replace("config=Config", "config=dict"), "config is an attrs class"),
         (PARTNER.replace("return", "raise OSError('gone')\n    return"), "partner() failed: OSError: gone"),
+        (PARTNER.replace("return", "raise SystemExit(3)\n    return"), "partner() failed: SystemExit: 3"),
     ],
-    ids=["missing", "none", "config", "raises"],
+    ids=["missing", "none", "config", "raises", "exits"],
 )
 def test_a_partner_must_say_what_it_is(folder, write, source, reason):
     write("broken", source)

@@ -351,12 +351,14 @@ class Governor:
         try:
             async with asyncio.timeout(timeout):
                 return await attempt(call)
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything; it leaves as a PartnerError
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # a plugin may raise anything
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
             raise self._partner_error(error, hook) from None
         finally:
             self.statistics.seconds += time.monotonic() - started
 
-    def _partner_error(self, error: Exception, hook: str) -> PartnerError:
+    def _partner_error(self, error: BaseException, hook: str) -> PartnerError:
         match error:
             case PartnerError():
                 return error
@@ -373,6 +375,12 @@ class Governor:
 
     def _seconds_until(self, moment: float) -> float:
         return min(max(moment - time.monotonic(), 0.0), LONGEST_WAIT)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody wants the running task to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

@@ -346,7 +346,7 @@ def _bind(
     hooks = {caller.name: manager.subset_hook_caller(caller.name, others) for caller in callers}
     try:
         facts = hooks["partner"]()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"plugin {key!r}: partner() failed: {_described(error)}") from error
     if not isinstance(facts, Partner) or not attrs.has(facts.config):
         raise PluginError(f"plugin {key!r}: partner() must return a Partner whose config is an attrs class")
