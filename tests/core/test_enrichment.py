@@ -301,6 +301,32 @@ async def test_a_caller_that_gives_up_harms_nobody_else(open_enricher, resolver)
         assert enricher._devices == {}
 
 
+async def test_an_event_with_half_a_character_is_enriched_and_stays_as_it_is(open_enricher, resolver):
+    line = (
+        rb'{"event":"Cut \ud83d","anonymousId":"d","traits":{"email":"ann@example.test","bio":"\uDE00"},"context":{}}'
+    )
+    async with open_enricher(toy=resolver()) as enricher:
+        (after,) = await enricher.enrich([line])
+        assert after.startswith(line[:-2])
+        assert json.loads(after)["context"]["vendor_ids"] == {"toy": "id-ann@example.test"}
+        told = await enricher.explain(enricher.parse(line))
+        assert told["found_in_event"] == ["canonical_id", "anonymous_id", "email"]
+        assert told["partners"][0]["result"]["outcome"] == "hit"
+
+
+@pytest.mark.parametrize("source", ["user_id", "anonymous_id", "email", "$traits.loyalty_id"])
+async def test_an_identifier_with_half_a_character_is_none(open_enricher, resolver, source):
+    """Two that are broken in the same place would be one."""
+    partner = resolver(LinkingKey(source, "key"))
+    async with open_enricher(toy=partner) as enricher:
+        for half in (rb"\ud83d", rb"\ud83e", "\ufffd".encode()):
+            line = b'{"anonymousId":"%b","userId":"%b","traits":{"loyalty_id":"%b","email":"%b@example.test"}}'
+            (after,) = await enricher.enrich([line.replace(b"%b", half)])
+            assert outcome(after) == "skipped"
+            assert enricher.visitor_of(enricher.parse(after)) is None
+    assert partner.calls == []
+
+
 @pytest.mark.parametrize("end", [asyncio.CancelledError(), SystemExit(3)], ids=["cancelled", "exit"])
 async def test_a_hook_that_ends_as_if_all_were_over_ends_nothing_but_its_own_call(open_enricher, resolver, bulk, end):
     one, many = resolver(), bulk()

@@ -151,8 +151,10 @@ def test_white_space_and_the_order_of_members_survive():
         (b"{'a':1}", "is not JSON"),
         (b'{"a":1,}', "is not JSON"),
         (b'\xef\xbb\xbf{"a":1}', "is not JSON"),
-        (rb'{"a":"\ud800"}', "is not JSON"),
-        (rb'{"\udc00":1}', "is not JSON"),
+        (rb'{"a":"\ud80"}', "is not JSON"),
+        (rb'{"a":"\ud8zz"}', "is not JSON"),
+        (rb'{"a":"\ud800","b":01}', "is not JSON"),
+        (rb'["\ud800"]', "is JSON but no object"),
         (b"[]", "is JSON but no object"),
         (b"null", "is JSON but no object"),
         (b'"text"', "is JSON but no object"),
@@ -168,6 +170,68 @@ def test_a_line_that_is_no_event_is_refused_with_a_reason_without_its_content(li
         read_fields(line)
     assert str(caught.value) == reason
     assert caught.value.__cause__ is None
+
+
+HALVES = [r"\ud83d", r"\uDE00", r"\uD800", r"\udfff"]
+PIECES = [*HALVES, r"\ud83d\ude00", r"\\", r"\"", "ud83d", r"\n", r"\u00e9", "\u00e9", "a", "{", ":"]
+BROKEN_TEXTS = st.lists(st.sampled_from(PIECES), max_size=5).map(lambda pieces: f'"{"".join(pieces)}"')
+BROKEN_VALUES = st.recursive(
+    st.one_of(st.sampled_from(NUMBERS), BROKEN_TEXTS),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3).map(lambda items: f"[{', '.join(items)}]"),
+        st.lists(st.tuples(BROKEN_TEXTS, inner), max_size=3).map(
+            lambda members: f"{{{','.join(f'{name} : {value}' for name, value in members)} }}"
+        ),
+    ),
+    max_leaves=8,
+)
+
+
+def mended(value):
+    """Python values with U+FFFD for each half of a character."""
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [mended(item) for item in value]
+    return {mended(name): mended(item) for name, item in value.items()} if isinstance(value, dict) else value
+
+
+@given(BROKEN_TEXTS, BROKEN_VALUES, BROKEN_VALUES)
+def test_half_a_character_is_kept_as_it_is_and_harms_nothing_else(name, one, other):
+    """What JavaScript leaves of a pair that it cuts in two."""
+    line = f'{{"a" :1.10 , {name}: {one},  "b":{{"c":{other}}}, "context": {{ "d" :{one} }} }}'
+
+    event = Event.parse(line.encode(), "acme")
+
+    assert event.encode() == line.encode()
+    assert list(event.fields) == list(mended(json.loads(line)))
+    assert bytes(event.fields["b"]) == f'{{"c":{other}}}'.encode()
+    after = attached(line).decode()
+    assert exactly(after)[:-1] == exactly(line)[:-1]
+    assert exactly(after)[-1][1][-1] == exactly(line)[-1][1][-1]
+
+
+@given(BROKEN_VALUES.filter(lambda value: "1E400" not in value))
+def test_half_a_character_is_read_as_the_sign_for_what_cannot_be_read(value):
+    event = Event.parse(f'{{"a":{value}}}'.encode(), "acme")
+
+    assert value_of(event.fields["a"]) == mended(json.loads(value))
+    assert event.plain() == mended(json.loads(f'{{"a":{value}}}'))
+
+
+def test_an_event_as_python_values_lacks_only_what_python_cannot_hold():
+    event = Event.parse(b'{"a":1E400,"b":1,"c":"\\ud83d"}', "acme")
+
+    assert event.plain() == {"a": None, "b": 1, "c": "\ufffd"}
+
+
+@pytest.mark.parametrize("claim", [r'"vendor_ids":{"toy":"forged","\ud83d":"\udc00"}', r'"enrichment":"\ud83d"'])
+def test_a_claim_beside_half_a_character_is_replaced(claim):
+    after = json.loads(attached(f'{{"context":{{{claim},"x":"\\ud83d"}}}}'))["context"]
+
+    assert after["vendor_ids"]["toy"] == "p-1"
+    assert after["enrichment"] == {"toy": {"outcome": "fresh", "link": "email", "age_ms": 0}}
+    assert after["x"] == "\ud83d"
 
 
 def test_an_event_may_be_exactly_as_long_as_the_limit():
@@ -205,6 +269,24 @@ def test_a_value_nested_almost_too_deeply_harms_nobody_who_asks_for_it():
     assert deeper(200)[-1] == 1  # how deep Python goes is its own affair; that nothing is raised is ours
 
 
+@pytest.mark.parametrize("place", [b'"a":%b,"context":{"vendor_ids":{}}', b'"a":1,"context":{"vendor_ids":{},"b":%b}'])
+@pytest.mark.parametrize("depth", [700, 900, 940, 950, 960, 970])
+def test_an_event_that_was_read_can_be_read_again_wherever_it_is_wanted(depth, place):
+    """Python's stack may be fuller there."""
+    try:
+        event = Event.parse(b'{"traits":5,%b}' % (place % (b"[" * depth + b"]" * depth)), "acme")
+    except EventError:
+        return  # how deep Python goes is its own affair
+
+    def deeper(levels):
+        if levels:
+            return deeper(levels - 1)
+        Attacher(["toy"]).attach(event, [Reply(Outcome.ABSENT)], 0.0)
+        return event.head.userId, list(event.fields), list(event.plain()), "enrichment" in event.context
+
+    assert deeper(60) == (None, ["traits", "a", "context"], ["traits", "a", "context"], True)
+
+
 def test_a_path_ends_where_a_step_is_missing_or_no_object():
     fields = read_fields(b'{"a":{"b":{"c":7}},"d":[1]}')
     assert at_path(fields, ("a", "b", "c")) == 7
@@ -217,3 +299,10 @@ def test_an_event_that_grew_beyond_the_longest_can_still_be_read():
     event = Event.parse(b'{"a":"' + b"x" * (MAX_BYTES - 8) + b'"}', "acme")
     Attacher(["toy"]).attach(event, [Reply(Outcome.ABSENT)], 0.0)
     assert value_of(event.context["enrichment"]) == {"toy": {"outcome": "absent"}}
+
+
+def test_so_can_one_with_members_of_unexpected_shapes():
+    event = Event.parse(b'{"traits":5,"userId":"u","a":"' + b"x" * (MAX_BYTES - 32) + b'"}', "acme")
+    Attacher(["toy"]).attach(event, [Reply(Outcome.ABSENT)], 0.0)
+    assert len(event.encode()) > MAX_BYTES
+    assert event.head.userId == "u"

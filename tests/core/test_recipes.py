@@ -207,7 +207,7 @@ def test_email_lowers_ascii_letters_only():
     [
         *("", " ", "null", "None", "undefined", "n/a", "pat", "@", "a@", "@b.test", "a@b@c.test", "a@localhost"),
         *("a@.test", "a@test.", "jane doe@example.com", "a@b .test", "a\u00a0b@c.test", "a\tb@c.test", "a\0@c.test"),
-        *("\ud800@example.test", "Pat <pat@example.test>", USER_HEX, USER_B64),
+        *("\ud800@example.test", "\ufffd@example.test", "Pat <pat@example.test>", USER_HEX, USER_B64),
         *(None, True, False, 5, 1.5, ["a@b.test"], {"a": "a@b.test"}),
     ],
 )
@@ -266,6 +266,7 @@ def test_italy_keeps_its_leading_zero(raw):
         (True, "GB"),
         (7700900123.0, "GB"),
         (["+447700900123"], "GB"),
+        ("+447700900123\ufffd", "GB"),
     ],
 )
 def test_what_is_no_phone(value, region):
@@ -337,7 +338,20 @@ def test_id_is_trimmed_and_keeps_its_case(raw, captured):
 @pytest.mark.parametrize(
     "value",
     [
-        *("", " ", "\u200b", "null", "NULL", "None", "undefined", "n/a", "NaN", "[object Object]", "a\ud800"),
+        *(
+            "",
+            " ",
+            "\u200b",
+            "null",
+            "NULL",
+            "None",
+            "undefined",
+            "n/a",
+            "NaN",
+            "[object Object]",
+            "a\ud800",
+            "a\ufffd",
+        ),
         *(None, True, False, 1.0, [], {}, pytest.param(10**5000, id="5001 digits")),
     ],
 )

@@ -205,6 +205,20 @@ async def test_poison_is_set_aside_and_counted(open_stage, collect):
     assert (manifest.rows, manifest.rejected) == (2, {"unusable email, phone": 1, "no customer_id": 1})
 
 
+async def test_half_a_character_is_kept_where_it_tells_nobody_apart(open_stage, collect):
+    """Of two broken ids nobody knows whether they were one; a broken name is a name all the same."""
+    deliver = {"max_rejected": 0.8}
+    stage = open_stage(deliver)
+    broken = [{**person("kim"), "userId": "kim \ud83d"}, {**person("lee"), "userId": "kim \ud83e"}]
+    cut = person("pat", traits={"email": "pat@example.test", "firstName": "Pat \ud83d"})
+    collect(deliver, [*broken, cut, person("bad", traits={"email": "x\ud83d@example.test"})])
+
+    manifest = await sealed(stage)
+
+    assert manifest.rejected == {"no customer_id": 2, "unusable email": 1}
+    assert [row["first_name"] for row in rows_of(stage, manifest)] == ["Pat \ufffd"]
+
+
 async def test_too_much_poison_stops_the_batch_and_loses_nothing(open_stage, collect):
     stage = open_stage()
     collect({}, [person("pat"), person("bad", traits={"email": "no address"})])

@@ -146,6 +146,17 @@ def test_a_blueprint_makes_payloads_and_drops_the_rest(partnerenrich, config, tm
     assert json.loads(done.stderr)["dropped"] == 1
 
 
+def test_a_payload_is_made_of_an_event_that_python_cannot_hold_entirely(partnerenrich, config, tmp_path):
+    blueprint = tmp_path / "blueprint.yaml"
+    mappings = [{"source": name, "target": name} for name in ("name", "value", "id")]
+    blueprint.write_text(yaml.safe_dump({"global": {"mappings": mappings}}))
+    lines = rb'{"name":"Cut \ud83d","id":1}' + b"\n" + b'{"value":1E400,"id":2}' + b"\n"
+    done = partnerenrich("run", "--config", config, "--blueprint", blueprint, stdin=lines)
+
+    assert done.returncode == 0
+    assert parsed(done.stdout) == [{"name": "Cut \ufffd", "id": 1}, {"value": None, "id": 2}]
+
+
 def test_a_failing_partner_loses_no_event(partnerenrich, config, sandbox):
     httpx.post(f"{sandbox.base_url}/_faults", json={"mode": "server_error", "times": 100})
     done = partnerenrich("run", "--config", config, stdin=EVENTS)

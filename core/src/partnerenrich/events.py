@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from partnerenrich.errors import PartnerEnrichError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_BYTES: Final = 1 << 20
 """Longest event, in bytes of JSON."""
@@ -78,7 +82,13 @@ _IDS: Final = (
 _CONTEXT: Final = b'"context"'
 _OPENING: Final = b'"context":{"'
 _BACKSLASH: Final = ord("\\")
+_COLON: Final = ord(":")
 _QUOTE: Final = ord('"')
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|(u[dD][89a-fA-F][\da-fA-F]{2})|.)", re.DOTALL
+)
+"""An escape; in its group if it is half of a character beyond U+FFFF, without the other half."""
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|:\s*+|[][{},]', re.DOTALL)
 
 _read_head = msgspec.json.Decoder(Head).decode
 _read_fields = msgspec.json.Decoder(Fields).decode
@@ -117,14 +127,17 @@ class Event(msgspec.Struct, eq=False, gc=False):
         if len(line) > MAX_BYTES or not line.isascii():
             _check_text(line)
         event = cls(line, org)
-        event._read()
+        try:
+            event._head = _read_head(line)
+        except (msgspec.DecodeError, RecursionError):
+            event._fields = read_fields(line)
         return event
 
     def _read(self) -> Head:
         try:
             self._head = head = _read_head(self._line)
         except (msgspec.DecodeError, RecursionError):
-            self._head = head = _head_of(read_fields(self._line))
+            self._head = head = _head_of(self.fields)
         return head
 
     @classmethod
@@ -141,7 +154,10 @@ class Event(msgspec.Struct, eq=False, gc=False):
     def fields(self) -> Fields:
         """Name to raw JSON, at the top level. Not to be changed."""
         if self._fields is None:
-            self._fields = _read_fields(self._line)
+            try:
+                self._fields = _read_fields(self._line)
+            except (msgspec.DecodeError, RecursionError):  # half a character in it, or more nested than fits here
+                self._fields = _split(self._line)
         return self._fields
 
     @property
@@ -153,6 +169,11 @@ class Event(msgspec.Struct, eq=False, gc=False):
     def encode(self) -> bytes:
         """The event as JSON, without a line end."""
         return self._line
+
+    def plain(self) -> dict[str, Any]:
+        """The event as Python values, each as `value_of` gives it."""
+        whole: dict[str, Any] | None = value_of(self._line)
+        return {name: value_of(raw) for name, raw in self.fields.items()} if whole is None else whole
 
     def add_context(self, members: bytes) -> None:
         """Write a context of these members, as in `extend_context`, into an event that has none."""
@@ -199,7 +220,7 @@ def read_fields(line: bytes) -> Fields:
     """
     _check_text(line)
     try:
-        return _read_fields(line)
+        return _fields_of(line)
     except msgspec.ValidationError:
         reason = "is JSON but no object"
     except RecursionError:
@@ -212,17 +233,30 @@ def read_fields(line: bytes) -> Fields:
 def object_of(raw: msgspec.Raw) -> Fields | None:
     """The members of a raw JSON object; None when it is something else."""
     try:
-        return _read_fields(raw)
-    except (msgspec.DecodeError, RecursionError):
+        return _fields_of(raw)
+    except msgspec.DecodeError:
         return None
+    except RecursionError:
+        text = bytes(raw)
+        return _split(text) if text[:1] == b"{" else None
 
 
-def value_of(raw: msgspec.Raw | None) -> Any:
-    """A raw JSON value as a Python value; None when there is none, or none that Python can hold, such as 1E400."""
+def value_of(raw: msgspec.Raw | bytes | None) -> Any:
+    """
+    A raw JSON value as a Python value.
+
+    Half a character is U+FFFD, with which no text is an identifier.
+
+    Returns:
+        None when there is none, or none that Python can hold, such as 1E400.
+    """
     if raw is None:
         return None
     try:
-        return _read_value(raw)
+        try:
+            return _read_value(raw)
+        except msgspec.DecodeError:
+            return _read_value(_mended(raw))
     except (msgspec.DecodeError, RecursionError):
         return None
 
@@ -236,6 +270,60 @@ def at_path(fields: Fields, path: tuple[str, ...]) -> Any:
             return None
         fields = inner
     return value_of(fields.get(path[-1]))
+
+
+def _fields_of(text: bytes | msgspec.Raw) -> Fields:
+    try:
+        return _read_fields(text)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        _read_fields(_mended(text))
+    return _split(bytes(text))
+
+
+def _mended(text: bytes | msgspec.Raw) -> bytes:
+    """JSON with U+FFFD for each half of a character, which JSON may hold as an escape, and Unicode has no text for."""
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if found[1] else found[0], bytes(text))
+
+
+class _Member(NamedTuple):
+    """
+    Where a member stands in the text of an object.
+
+    Attributes:
+        name: Decoded.
+        begin: Behind the brace or comma before it.
+        start: Of its value.
+        end: Of its value.
+    """
+
+    name: str
+    begin: int
+    start: int
+    end: int
+
+
+def _members(text: bytes) -> Iterator[_Member]:
+    """All members of an object that is known to be JSON, those of one name as well."""
+    depth = start = 0
+    begin = text.index(b"{") + 1
+    for token in _TOKEN.finditer(text):
+        mark, at = text[token.start()], token.start()
+        if depth == 1 and mark == _COLON:
+            name, start = text[begin:at], token.end()
+        elif depth == 1 and start and mark in b",}":
+            yield _Member(value_of(name), begin, start, start + len(text[start:at].rstrip()))
+            begin, start = token.end(), 0
+        if mark in b"{[":
+            depth += 1
+        elif mark in b"}]":
+            depth -= 1
+
+
+def _split(text: bytes) -> Fields:
+    """The same as the decoder gives, in Python, for what the decoder does not take. Known to be JSON."""
+    return {member.name: msgspec.Raw(text[member.start : member.end]) for member in _members(text)}
 
 
 def _check_text(line: bytes) -> None:

@@ -66,7 +66,7 @@ def normalise_email(value: object) -> str | None:
 
     Returns:
         None for what is no address: not exactly one ``@``, nothing before it, no
-        dot inside of the domain, white space or control characters inside, a digest.
+        dot inside of the domain, white space, control characters or U+FFFD inside, a digest.
     """
     if not isinstance(value, str):
         return None
@@ -109,7 +109,7 @@ def normalise_id(value: object) -> str | None:
         value: Any JSON value; an integer is read as its digits.
 
     Returns:
-        None for an empty text or a word that means "no value", such as ``null`` or ``undefined``.
+        None for an empty text, one with U+FFFD, or a word that means "no value", such as ``null`` or ``undefined``.
     """
     text = value.strip() if isinstance(value, str) and value.isascii() else _text(value)
     if text is None or (len(text) <= _LONGEST_NO_VALUE and text.lower() in NO_VALUES):
@@ -132,6 +132,8 @@ def _cleaned(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:  # half of a character: it cannot be sent
+        return ""
+    if "\ufffd" in text:  # stands for what could not be read: two such texts may have been two
         return ""
     return _composed(text.translate(_INVISIBLE)).strip()
 

@@ -90,7 +90,7 @@ def payloads(blueprint: Blueprint, regions: Mapping[str, str | None]) -> Callabl
     """
 
     def render(event: Event) -> bytes | None:
-        payload = blueprint.payload(msgspec.json.decode(event.encode()), default_region=regions[event.org])
+        payload = blueprint.payload(event.plain(), default_region=regions[event.org])
         return None if payload is None else msgspec.json.encode(payload)
 
     return render

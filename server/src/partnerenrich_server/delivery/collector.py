@@ -142,7 +142,7 @@ class Collector:
         boxes = self._boxes.get(event.org)
         if not boxes:
             return
-        decoded = msgspec.json.decode(event.encode())
+        decoded = event.plain()
         for box in boxes:
             row = box.records.of_event(event, decoded, now, suppressed=suppressed)
             if row is None:

@@ -142,7 +142,7 @@ class Records:
         payload = delivery.blueprint.payload(decoded, default_region=delivery.default_region)
         if payload is None:
             return None
-        row = dict(_cells(payload))
+        row = {name: text for name, text in _cells(payload) if self._usable(name, text)}
         if not any(column in row for column in self.contacts):
             given = [field.name for field in self._fields() if field.name in self.contacts and field.read(decoded)]
             return {"_time": moment, "_reject": f"unusable {', '.join(given)}"} if given else None
@@ -174,9 +174,15 @@ class Records:
         row = {
             field.name: text
             for field in self._fields()
-            if field.name in self.identifying and (text := text_of(field.change(field.read(decoded), self._region)))
+            if field.name in self.identifying
+            and (text := text_of(field.change(field.read(decoded), self._region)))
+            and self._usable(field.name, text)
         }
         return {**row, "_time": moment, "_withdrawn": True} if row else None
+
+    def _usable(self, column: str, text: str) -> bool:
+        """Whether it tells people apart, where it has to: U+FFFD stands for what could not be read."""
+        return "\ufffd" not in text or column not in self.identifying
 
     def normal(self, kind: recipes.Kind, value: str) -> str:
         """The capture form of an e-mail or a phone; what is none stays as it is."""
