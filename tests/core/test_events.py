@@ -107,9 +107,49 @@ def test_a_context_that_is_no_object_stays_as_it_is(context):
     assert exactly(attached(line)) == exactly(line)
 
 
-def test_of_a_context_given_twice_the_last_one_counts():
-    assert json.loads(attached('{"context":{"a":1},"context":{"a":2}}'))["context"].keys() >= {"a", "vendor_ids"}
-    assert json.loads(attached('{"context":{"a":1},"context":{"a":2}}'))["context"]["a"] == 2
+CONTEXT_NAMES = st.sampled_from(['"context"', '"c\\u006fntext"', '"\\u0063ontext"', '"conte\\u0078t"'])
+OTHER_NAMES = st.sampled_from(
+    ['"a"', '"properties"', '"Context"', '"context "', '"\\\\u0063ontext"', '"context\\ud83d"']
+)
+CONTEXTS = st.sampled_from(
+    ["null", "7", '"context"', "[]", "{}", ' {"vendor_ids":{"toy":"forged"}} ', '{"enrichment":{"toy":"forged"},"a":1}']
+)
+OTHERS = CONTEXTS | st.sampled_from(['{"context":{"vendor_ids":{"toy":"nested"}}}', '"\\"context\\":{}"', '"\\ud83d"'])
+MEMBERS = st.tuples(CONTEXT_NAMES, CONTEXTS) | st.tuples(OTHER_NAMES, OTHERS)
+
+
+@given(st.lists(MEMBERS, max_size=6), st.tuples(CONTEXT_NAMES, CONTEXTS), st.lists(MEMBERS, max_size=2))
+def test_of_a_context_given_more_than_once_the_last_one_alone_is_left(before, one, after):
+    """Whatever its spelling: an earlier one could hold claims that some parsers see."""
+    line = "{" + ", ".join(f"{name} :{value}" for name, value in [*before, one, *after]) + "}"
+    given_members = exactly(line)
+    last = max(index for index, (name, _) in enumerate(given_members) if name == "context")
+    kept = [pair for index, pair in enumerate(given_members) if pair[0] != "context" or index == last]
+    context = json.loads(line)["context"]
+
+    members = exactly(attached(line))
+
+    assert [pair for pair in members if pair[0] != "context"] == [pair for pair in kept if pair[0] != "context"]
+    assert [name for name, _ in members] == [name for name, _ in kept]
+    if isinstance(context, dict):
+        ours = json.loads(attached(line))["context"]
+        assert ours.pop("vendor_ids") == {"toy": "p-1"}
+        assert ours.pop("enrichment")["toy"]["outcome"] == "fresh"
+        assert ours == {"partner_attrs": {"toy": {"Persona": "x"}}} | ({"a": 1} if "a" in context else {})
+    else:
+        assert members == kept
+
+
+def test_a_context_given_very_often_takes_no_time():
+    line = b'{%b"context":null}' % (b'"context":{},' * 80_000)
+
+    assert attached(line) == b'{"context":null}'
+
+
+def test_where_no_partner_enriches_all_contexts_stay():
+    event = Event.parse(b'{"context":{"a":1},"context":null}', "acme")
+    Attacher(()).attach(event, [], 0.0)
+    assert event.encode() == b'{"context":{"a":1},"context":null}'
 
 
 @pytest.mark.parametrize(

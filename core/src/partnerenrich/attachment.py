@@ -54,7 +54,7 @@ class Attacher:
         Write one reply of each partner into the event.
 
         Args:
-            event: Changed in place. A context that is no object stays as it is.
+            event: Changed in place. A context that is no object stays as it is. Of several, the last one is left.
             replies: In the order of the partners.
             now: Unix time in seconds.
         """
@@ -103,9 +103,11 @@ class Attacher:
 
     def _write(self, event: Event, told: tuple[Told, ...], values: Values) -> None:
         context = event.head.context
-        if context is None or not told:
+        if not told:
             return
-        if context.vendor_ids is UNSET and context.partner_attrs is UNSET and context.enrichment is UNSET:
+        if context is None:
+            event.drop_other_contexts()
+        elif context.vendor_ids is UNSET and context.partner_attrs is UNSET and context.enrichment is UNSET:
             ids, attributes, details = values
             members = (self._members.get(told) or self._members_for(told)) % (ids + attributes + details)
             if context is NO_CONTEXT:

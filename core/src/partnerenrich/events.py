@@ -190,7 +190,7 @@ class Event(msgspec.Struct, eq=False, gc=False):
         """
         line = self._line
         before, opening, after = line.partition(_OPENING)
-        # Nothing else is called so, not even in another spelling.
+        # As in `_has_one_context`, without the time of a call.
         if opening and line.count(_CONTEXT) == 1 and (_BACKSLASH not in line or b"\\u00" not in line):
             self._changed(b"".join((before, opening[:-1], members, b'"', after)))
         else:
@@ -198,13 +198,19 @@ class Event(msgspec.Struct, eq=False, gc=False):
             self.replace_context(b"{%b%b" % (members[:-1] if others == b"}" else members, others))
 
     def replace_context(self, text: bytes) -> None:
-        """Put a changed context, a JSON object, in the place of the one before."""
-        before, line = bytes(self.fields["context"]), self._line
-        start = line.find(before)
-        if start == line.rfind(before):
+        """Put a changed context, a JSON object, in the place of the one before; the only one from then on."""
+        line = self._line
+        if _has_one_context(line):
+            before = bytes(self.fields["context"])
+            start = line.index(before, line.index(_CONTEXT))
             self._changed(b"%b%b%b" % (line[:start], text, line[start + len(before) :]))
         else:
-            self._changed(_write({**self.fields, "context": msgspec.Raw(text)}))
+            self._changed(_with_last_context(line, text))
+
+    def drop_other_contexts(self) -> None:
+        """Leave the last context alone, whatever it is, in an event that has one."""
+        if not _has_one_context(self._line):
+            self._changed(_with_last_context(self._line))
 
     def _changed(self, line: bytes) -> None:
         self._line = line
@@ -319,6 +325,23 @@ def _members(text: bytes) -> Iterator[_Member]:
             depth += 1
         elif mark in b"}]":
             depth -= 1
+
+
+def _has_one_context(line: bytes) -> bool:
+    """Whether it is certain of an event with a context that nothing else is called so, in whatever spelling."""
+    return line.count(_CONTEXT) == 1 and b"\\u00" not in line
+
+
+def _with_last_context(line: bytes, text: bytes | None = None) -> bytes:
+    """The event without the contexts before its last one, which other parsers may read, and with this text for that."""
+    members = list(_members(line))
+    *others, last = (index for index, member in enumerate(members) if member.name == "context")
+    pieces, left = [], 0
+    for index in others:
+        pieces.append(line[left : members[index].begin])
+        left = members[index + 1].begin
+    start, end = members[last].start, members[last].end
+    return b"".join((*pieces, line[left:start], line[start:end] if text is None else text, line[end:]))
 
 
 def _split(text: bytes) -> Fields:
