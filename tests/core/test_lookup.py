@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from datetime import date
 
+import msgspec
 import pytest
 
 from partnerenrich import (
@@ -310,6 +312,8 @@ async def test_nonsense_is_an_error_of_the_partner(desk, resolver, said):
         {"a": object()},
         {"a": "x" * MAX_ATTRIBUTES_BYTES},
         {"a": "\ud800"},
+        {"a": float("nan")},
+        {"a": [{"b": (None, float("-inf"))}]},
     ],
     ids=lambda value: type(value).__name__ + repr(value)[:20],
 )
@@ -320,6 +324,15 @@ async def test_attributes_that_cannot_be_kept_cost_the_attributes_alone(desk, re
     reply = await here.ask(here.question("pat"))
     assert (reply.outcome, reply.step) == (Outcome.ERROR, "attributes")
     assert (reply.answer.partner_id, reply.answer.attributes) == (b'"id-pat"', b"")
+
+
+async def test_attributes_that_are_null_are_kept(desk, resolver):
+    partner = resolver()
+    given = {"a": None, "b": [{"c": 1.5, "d": date(2026, 9, 1)}], "e": "null", "f": msgspec.Raw(b"1.10")}
+    partner.answers["pat"] = Resolution("id-pat", attributes=given)
+    here = await desk(partner)
+    reply = await here.ask(here.question("pat"))
+    assert reply.answer.attributes == b'{"a":null,"b":[{"c":1.5,"d":"2026-09-01"}],"e":"null","f":1.10}'
 
 
 async def test_attributes_of_16_kilobytes_pass(desk, resolver):

@@ -237,6 +237,18 @@ async def test_a_failure_gives_nothing_and_is_not_remembered(
     assert (await ask(personalizer)).outcome is Outcome.FRESH
 
 
+@pytest.mark.parametrize("odd", [object(), float("nan"), [float("inf")]], ids=["object", "NaN", "infinity"])
+async def test_an_answer_that_is_no_json_is_an_error(open_personalizer, remember, concierge, ask, odd):
+    """If it is for a browser."""
+    personalizer = open_personalizer()
+    await remember(personalizer)
+    concierge.answer = lambda *_: {"banner": None, "hidden": odd}
+    assert (await ask(personalizer, {"page": 1})).attributes == b'{"banner":null}'
+    concierge.answer = lambda *_: {"banner": odd}
+
+    assert (await ask(personalizer, {"page": 2})).outcome is Outcome.ERROR
+
+
 async def test_the_daily_budget_holds(open_personalizer, remember, ask):
     class Spent:
         async def take(self):

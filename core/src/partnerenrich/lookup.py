@@ -386,7 +386,7 @@ class Lookup(PartnerCalls[Reply]):
         if wanted is not None:
             attributes = {name: value for name, value in attributes.items() if name in wanted}
         try:
-            encoded = memory.encode(attributes)
+            encoded = memory.encode_attributes(attributes)
         except (TypeError, ValueError, RecursionError):
             encoded = b""
         if not encoded:

@@ -10,6 +10,7 @@ a write that comes late is harmless, without a lock.
 
 from __future__ import annotations
 
+import json
 import random
 import secrets
 from enum import StrEnum
@@ -119,6 +120,22 @@ pack = msgspec.msgpack.Encoder().encode
 """A record as it stands in the store."""
 unpack_answer = msgspec.msgpack.Decoder(Answer).decode
 _unpack_who = msgspec.msgpack.Decoder(Who).decode
+
+
+def encode_attributes(value: Any) -> bytes:
+    """
+    What a partner says, as JSON.
+
+    Raises:
+        TypeError: It holds something that is no JSON, such as an object of Python's.
+        ValueError: The same: NaN, an infinity, or text with half of a character.
+        RecursionError: It is nested too deeply.
+    """
+    encoded = encode(value)
+    if b"null" in encoded:  # which is also what becomes of NaN and the infinities
+        plain = msgspec.to_builtins(value, builtin_types=(msgspec.Raw,), str_keys=True)
+        json.dumps(plain, allow_nan=False, default=str)
+    return encoded
 
 
 def read_answer(record: bytes | None, version: str) -> Answer | None:

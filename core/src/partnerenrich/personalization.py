@@ -134,7 +134,7 @@ class Personalizer(PartnerCalls[Personalized]):
 
     def _allowed(self, said: Mapping[str, Any], answer: Answer) -> bytes:
         try:
-            values = {name: memory.encode(said[name]) for name in said if name in self.integration.allowlist}
+            values = {name: memory.encode_attributes(said[name]) for name in said if name in self.integration.allowlist}
             shown = {name: msgspec.Raw(value) for name, value in values.items() if not holds_id(value, answer)}
             encoded = memory.encode(shown)
         except (TypeError, ValueError, RecursionError):
