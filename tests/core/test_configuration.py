@@ -113,6 +113,49 @@ def test_every_problem_names_its_field_and_its_line(write):
     ]
 
 
+def test_no_problem_hides_another(write):
+    """Nor does a field of a wrong type hide one with a wrong value, however deep."""
+    path = write(
+        """\
+        org: acme
+        key: c2hvcnQ=
+        default_region: uk
+        batch: {size: 0, in_flight: many}
+        integrations:
+          - provider: club
+            settings: {tenant: "${NO_TENANT}"}
+            linking_keys:
+              - {source: email, hash: sha257}
+              - {source: "${NO_SOURCE}", key: x}
+            ttl: {resolved: never}
+            limits:
+              timeout: -1
+              calls_per_secnd: 5
+        """
+    )
+
+    assert sorted(problem.partition(": ")[0] for problem in problems_of(path)) == [
+        "batch.in_flight (line 4)",
+        "batch.size (line 4)",
+        "default_region (line 3)",
+        "integrations[0].limits.calls_per_secnd (line 14)",
+        "integrations[0].limits.timeout (line 13)",
+        "integrations[0].linking_keys[0] (line 9)",
+        "integrations[0].linking_keys[1].source (line 10)",
+        "integrations[0].settings.tenant (line 7)",
+        "integrations[0].ttl.resolved (line 11)",
+        "key (line 2)",
+    ]
+
+
+def test_what_a_variable_that_is_not_set_makes_wrong_is_not_told_as_well():
+    raw = integration(linking_keys="${KEYS}", consent="${CONSENT}") | {"org": "${ORG}", "key": "${KEY}"}
+
+    assert set(refusal(raw).values()) == {
+        f"the environment variable {name} is not set" for name in ("ORG", "KEY", "KEYS", "CONSENT")
+    }
+
+
 def test_a_field_that_is_missing_has_the_line_of_what_it_is_missing_in(write):
     assert problems_of(write("org: acme\nintegrations:\n  - name: a\n")) == [
         "integrations[0].provider (line 3): is required"
@@ -430,6 +473,16 @@ def test_settings_of_an_integration_that_are_wrong_are_told(bound, changes, wher
     assert CANARY not in str(raised.value)
 
 
+def test_wrong_settings_hide_no_wrong_delivery(bound):
+    with pytest.raises(ConfigError) as raised:
+        bound(settings={"tenant": "acme"}, deliver={"staging": "s"})
+
+    assert [problem.where for problem in raised.value.problems] == [
+        "integrations[0].settings.api_key",
+        "integrations[0].deliver",
+    ]
+
+
 def test_an_integration_shows_no_secret(bound, caplog):
     made = bound()
 
@@ -634,6 +687,8 @@ def test_a_key_that_is_none_tells_how_to_make_one(key):
     with pytest.raises(ConfigError, match="partnerenrich secrets generate-key makes one"):
         decode_key(Secret(key))
 
+    assert "generate-key makes one" in refusal({"org": "acme", "key": key})["key"]
+
 
 # Nothing shows, whatever is written
 
@@ -657,9 +712,12 @@ def test_a_value_in_any_wrong_place_is_not_told(raw):
 
 
 def test_secrets_of_a_configuration_do_not_show():
-    raw = {**integration(settings={"api_key": CANARY}), "key": CANARY, "store": f"redis://:{CANARY}@127.0.0.1"}
+    key = base64.b64encode(b"canary".ljust(32)).decode()
+    raw = {**integration(settings={"api_key": CANARY}), "key": key, "store": f"redis://:{CANARY}@127.0.0.1"}
+    shown = repr(load_mapping(raw, {}))
 
-    assert CANARY not in repr(load_mapping(raw, {}))
+    assert CANARY not in shown
+    assert key not in shown
 
 
 NAMES = st.sampled_from(

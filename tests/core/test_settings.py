@@ -106,6 +106,18 @@ def test_a_validator_names_its_field_and_the_way_out(field, value, expected):
     assert problems_of({**GOOD, field: value}) == {f"settings.{field}": expected}
 
 
+def test_a_wrong_type_hides_no_wrong_value():
+    raw = {**GOOD, "tenant": "ACME", "mode": "slow", "share": 2, "strict": "yes", "inner": {"port": "x"}}
+
+    assert problems_of(raw) == {
+        "settings.tenant": "must be lower-case letters",
+        "settings.mode": "must be one of fast, thorough",
+        "settings.share": "must be between 0 and 1",
+        "settings.strict": "must be true or false",
+        "settings.inner.port": "must be a whole number",
+    }
+
+
 @pytest.mark.parametrize("value", ["abc", {"a": 1}, 5, None, True])
 def test_a_list_is_nothing_else(value):
     """Text is no list of its letters, a mapping none of its keys."""

@@ -9,7 +9,7 @@ import ipaddress
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,18 @@ class Names(tuple[str, ...]):
 
 class LinkingKeys(tuple[LinkingKey, ...]):
     """Linking keys, written as a list or as JSON text."""
+
+    __slots__ = ()
+
+
+class WrittenTTL(dict[str, Any]):
+    """Fields of `partnerenrich.TTL`, as they are written."""
+
+    __slots__ = ()
+
+
+class WrittenLimits(dict[str, Any]):
+    """Fields of `partnerenrich.Limits`, as they are written."""
 
     __slots__ = ()
 
@@ -159,8 +171,8 @@ class IntegrationSettings:
     browser_attribute_allowlist: Names = Names()
     attributes: Names | None = None
     consent: Names = Names()
-    ttl: dict[str, Any] = attrs.field(factory=dict)
-    limits: dict[str, Any] = attrs.field(factory=dict)
+    ttl: WrittenTTL = attrs.field(factory=WrittenTTL)
+    limits: WrittenLimits = attrs.field(factory=WrittenLimits)
     blueprint: str | None = None
     deliver: DeliverSettings | None = None
 
@@ -290,6 +302,9 @@ class OrgSettings:
     hub: HubSettings = HubSettings()
 
 
+_KEY = pattern("[A-Za-z0-9+/]{43}=", "must be 32 bytes in base64; partnerenrich secrets generate-key makes one")
+
+
 @attrs.frozen(kw_only=True)
 class Configuration:
     """
@@ -325,7 +340,7 @@ class Configuration:
             "must be redis://, rediss://, unix://, redis+cluster:// or embedded:",
         ),
     )
-    key: Secret | None = None
+    key: Secret | None = attrs.field(default=None, validator=_KEY)
     default_region: str | None = attrs.field(
         default=None, validator=pattern("[A-Z]{2}", "must be a country, such as GB")
     )
@@ -443,10 +458,14 @@ def load_mapping(raw: object, environment: Mapping[str, str] = os.environ) -> Co
     """
     problems: list[Problem] = []
     filled = _fill(raw, environment, "", problems)
-    if problems:
-        raise ConfigError(problems)
-    loaded = structure(Configuration, filled)
-    problems += _contradictions(loaded)
+    unset = [problem.where for problem in problems]
+    try:
+        loaded = structure(Configuration, filled)
+    except ConfigError as error:
+        # what holds a variable that is not set is wrong for that alone
+        problems += [each for each in error.problems if not any(place.startswith(each.where) for place in unset)]
+    if not problems:
+        problems += _contradictions(loaded)
     if problems:
         raise ConfigError(problems)
     return loaded
@@ -505,7 +524,7 @@ def decode_key(key: Secret) -> bytes:
     except (binascii.Error, ValueError):
         raw = b""
     if len(raw) != 32:
-        raise ConfigError([Problem("key", "must be 32 bytes in base64; partnerenrich secrets generate-key makes one")])
+        raise ConfigError([Problem("key", _KEY.expected)])
     return raw
 
 
@@ -525,11 +544,21 @@ def _bind_one(
 ) -> Integration:
     facts = partner.facts
     linking_keys = tuple(written.linking_keys) or facts.linking_keys
-    config = structure(facts.config, written.settings, join(where, "settings"))
+    problems: list[Problem] = []
+    try:
+        config = structure(facts.config, written.settings, join(where, "settings"))
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        delivery = _bind_delivery(written, partner, region, where)
+    except ConfigError as error:
+        problems += error.problems
+    if not linking_keys and partner.resolves:
+        problems.append(Problem(join(where, "linking_keys"), "is required: this partner has no default"))
+    if problems:
+        raise ConfigError(problems)
     ttl = structure(TTL, {**attrs.asdict(facts.ttl), **written.ttl}, join(where, "ttl"))
     limits = structure(Limits, {**attrs.asdict(facts.limits), **written.limits}, join(where, "limits"))
-    if not linking_keys and partner.resolves:
-        raise ConfigError([Problem(join(where, "linking_keys"), "is required: this partner has no default")])
     identity = {
         "settings": public(config),
         "linking_keys": [attrs.astuple(key) for key in linking_keys],
@@ -549,7 +578,7 @@ def _bind_one(
         ttl=ttl,
         limits=limits,
         version=digest.hexdigest(),
-        delivery=_bind_delivery(written, partner, region, where),
+        delivery=delivery,
     )
 
 
@@ -741,6 +770,16 @@ def _structure_linking_keys(raw: Any, _: Any) -> LinkingKeys:
     return LinkingKeys(converter.structure(raw, tuple[LinkingKey, ...]))
 
 
+def _structure_written(cls: type) -> Callable[[Any, Any], Any]:
+    """The partner's defaults come below, so that it stays a mapping; what is wrong in it is told at once."""
+
+    def hook(raw: Any, kind: Any) -> Any:
+        converter.structure(raw, cls)
+        return kind(raw)
+
+    return hook
+
+
 def _structure_linking_key(raw: Any, _: Any) -> LinkingKey:
     if not isinstance(raw, Mapping) or not raw.keys() <= {"source", "key", "hash"} or "source" not in raw:
         raise FieldError("must have source and key, may have hash, and nothing else")
@@ -759,6 +798,8 @@ def _structure_linking_key(raw: Any, _: Any) -> LinkingKey:
 converter.register_structure_hook(Names, _structure_names)
 converter.register_structure_hook(LinkingKeys, _structure_linking_keys)
 converter.register_structure_hook(LinkingKey, _structure_linking_key)
+converter.register_structure_hook(WrittenTTL, _structure_written(TTL))
+converter.register_structure_hook(WrittenLimits, _structure_written(Limits))
 converter.register_unstructure_hook(Names, list)
 
 __all__ = [

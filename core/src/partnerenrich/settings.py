@@ -17,7 +17,7 @@ from cattrs.errors import (
     ForbiddenExtraKeysError,
     IterableValidationNote,
 )
-from cattrs.gen import make_mapping_structure_fn
+from cattrs.gen import make_dict_structure_fn, make_mapping_structure_fn, override
 
 from partnerenrich.errors import ConfigError, Problem
 from partnerenrich.secret import Secret
@@ -165,7 +165,27 @@ def _only(kinds: tuple[type, ...], expected: str, structure: Callable[[Any, Any]
 
 
 def _class(cls: type, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
-    return _only((Mapping,), "must be a mapping", made.gen_structure_attrs_fromdict(cls))
+    ruled: Any = {
+        field.name: override(struct_hook=_ruled(field.validator, field, made))
+        for field in attrs.fields(cls)
+        if isinstance(field.validator, Rule)
+    }
+    return _only((Mapping,), "must be a mapping", make_dict_structure_fn(cls, made, **ruled))
+
+
+def _ruled(rule: Rule, field: attrs.Attribute[Any], made: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """A structure hook that heeds the rule of a field at once: attrs would only if no other field is wrong."""
+
+    def hook(raw: Any, kind: Any) -> Any:
+        value = made.structure(raw, kind)
+        try:
+            rule(None, field, value)
+        except FieldError as error:
+            error.field = None  # cattrs tells it
+            raise
+        return value
+
+    return hook
 
 
 def _dict(kind: Any, made: cattrs.Converter) -> Callable[[Any, Any], Any]:
