@@ -162,6 +162,13 @@ def test_a_field_that_is_missing_has_the_line_of_what_it_is_missing_in(write):
     ]
 
 
+def bomb(level: str) -> str:
+    """Nine levels, each of which names the one before nine times."""
+    names = [f"*l{number}" for number in range(9)]
+    levels = [f"l{number}: &l{number} " + level.format(",".join(9 * [name])) for number, name in enumerate(names, 1)]
+    return "\n".join(["l0: &l0 {a: 1}", *levels])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -173,8 +180,10 @@ def test_a_field_that_is_missing_has_the_line_of_what_it_is_missing_in(write):
         ("org: 2026-13-45", "holds a date or a number that does not exist; put it in quotes"),
         ("org: " + "[" * 3000, "is nested too deeply"),
         ("org: &a [*a]", "is nested too deeply"),
+        (bomb("[{}]"), "holds more than 100000 values, with its aliases written out; write fewer"),
+        (bomb("{{<<: [{}]}}"), "holds more than 100000 values, with its aliases written out; write fewer"),
     ],
-    ids=["empty", "list", "open", "twice", "character", "date", "deep", "loop"],
+    ids=["empty", "list", "open", "twice", "character", "date", "deep", "loop", "bomb", "merges"],
 )
 def test_text_that_is_no_configuration_is_told(write, text, said):
     with pytest.raises(ConfigError, match=said):
@@ -198,6 +207,30 @@ def test_a_file_that_is_not_utf_8_is_not_quoted(tmp_path):
 
     assert raised.value.__context__ is None
     assert raised.value.__cause__ is None
+
+
+def test_anchors_aliases_and_merges_are_written_out(write):
+    loaded = load_file(
+        write(
+            """\
+            org: acme
+            integrations:
+              - &club
+                provider: club
+                name: one
+                limits: &limits {timeout: 2}
+              - {<<: *club, name: two, ttl: {resolved: 5}}
+              - {provider: shop, limits: *limits}
+            """
+        ),
+        {},
+    )
+
+    assert [(each.provider, each.name, each.limits) for each in loaded.integrations] == [
+        ("club", "one", {"timeout": 2}),
+        ("club", "two", {"timeout": 2}),
+        ("shop", "shop", {"timeout": 2}),
+    ]
 
 
 # Environment
