@@ -87,6 +87,14 @@ def test_it_is_a_schema(schema):
     Draft202012Validator.check_schema(schema)
 
 
+@pytest.mark.parametrize("name", ["IntegrationSettings", "OrgSettings", "LinkingKey", "TTL", "Limits"])
+def test_every_field_is_described(schema, name):
+    described = schema["$defs"][name]["properties"]
+
+    assert [field for field, about in described.items() if not about.get("description")] == []
+    assert schema["$defs"]["IntegrationSettings"]["properties"]["limits"]["$ref"] == "#/$defs/Limits"
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -155,7 +163,7 @@ def test_secrets_are_write_only_and_descriptions_come_from_docstrings(schema):
 
 
 def test_only_installed_partners_may_be_named(schema):
-    assert schema["$defs"]["IntegrationSettings"]["properties"]["provider"] == {"enum": ["loyalty"]}
+    assert schema["$defs"]["IntegrationSettings"]["properties"]["provider"]["enum"] == ["loyalty"]
 
 
 def test_without_partners_it_is_a_schema_too():

@@ -153,8 +153,8 @@ class IntegrationSettings:
         browser_attribute_allowlist: Attributes that a browser may see. None by default.
         attributes: Attributes to attach and keep; all when left out.
         consent: Purposes that all must be granted; no gate when left out.
-        ttl: Overrides of `partnerenrich.TTL`.
-        limits: Overrides of `partnerenrich.Limits`.
+        ttl: How long answers are remembered, in seconds; the partner's own where left out.
+        limits: What may be asked of the partner; the partner's own where left out.
         blueprint: For a destination of batches: file of the mapping from events to records,
             relative to this file; the partner's own when left out.
         deliver: For a destination of batches: where records are staged and when they leave.

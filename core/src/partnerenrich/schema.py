@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Union, get_args, get_orig
 import attrs
 
 from partnerenrich import recipes
-from partnerenrich.configuration import SOURCES, Configuration, IntegrationSettings, LinkingKeys, Names, OrgSettings
+from partnerenrich.configuration import (
+    SOURCES,
+    Configuration,
+    IntegrationSettings,
+    LinkingKeys,
+    Names,
+    OrgSettings,
+    WrittenLimits,
+    WrittenTTL,
+)
 from partnerenrich.models import TTL, Limits
 from partnerenrich.secret import Secret
 from partnerenrich.settings import Rule
@@ -35,6 +44,8 @@ _SIMPLE: Final[Mapping[Any, Schema]] = {
     NoneType: {"type": "null"},
     Any: {},
     Names: {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]},
+    WrittenTTL: {"$ref": "#/$defs/TTL"},
+    WrittenLimits: {"$ref": "#/$defs/Limits"},
     LinkingKeys: {"anyOf": [{"type": "array", "items": {"$ref": "#/$defs/LinkingKey"}}, {"type": "string"}]},
 }
 _REFERRED: Final = (IntegrationSettings, OrgSettings)
@@ -70,10 +81,10 @@ def config_schema(partners: Iterable[BoundPartner]) -> Schema:
     """
     known = sorted(partners, key=lambda partner: partner.key)
     integration = class_schema(IntegrationSettings)
-    integration["properties"] |= {
-        "provider": {"enum": [partner.key for partner in known]},
-        "ttl": {"$ref": "#/$defs/TTL"},
-        "limits": {"$ref": "#/$defs/Limits"},
+    provider = integration["properties"]["provider"]
+    integration["properties"]["provider"] = {
+        "enum": [partner.key for partner in known],
+        "description": provider["description"],
     }
     if known:
         integration["allOf"] = [_settings_of(partner) for partner in known]
