@@ -84,6 +84,8 @@ _OPENING: Final = b'"context":{"'
 _BACKSLASH: Final = ord("\\")
 _COLON: Final = ord(":")
 _QUOTE: Final = ord('"')
+_LETTER: Final = re.compile(rb"\\u00(?:6[35]|6[eEfF]|7[48])")
+"""A letter of the name of the context in another spelling, for which no encoder has a reason."""
 _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][\da-fA-F]{2}\\u[dD][c-fC-F][\da-fA-F]{2}|(u[dD][89a-fA-F][\da-fA-F]{2})|.)", re.DOTALL
 )
@@ -191,7 +193,7 @@ class Event(msgspec.Struct, eq=False, gc=False):
         line = self._line
         before, opening, after = line.partition(_OPENING)
         # As in `_has_one_context`, without the time of a call.
-        if opening and line.count(_CONTEXT) == 1 and (_BACKSLASH not in line or b"\\u00" not in line):
+        if opening and line.count(_CONTEXT) == 1 and (_BACKSLASH not in line or not _LETTER.search(line)):
             self._changed(b"".join((before, opening[:-1], members, b'"', after)))
         else:
             others = bytes(self.fields["context"])[1:].lstrip()
@@ -329,7 +331,7 @@ def _members(text: bytes) -> Iterator[_Member]:
 
 def _has_one_context(line: bytes) -> bool:
     """Whether it is certain of an event with a context that nothing else is called so, in whatever spelling."""
-    return line.count(_CONTEXT) == 1 and b"\\u00" not in line
+    return line.count(_CONTEXT) == 1 and not _LETTER.search(line)
 
 
 def _with_last_context(line: bytes, text: bytes | None = None) -> bytes:
