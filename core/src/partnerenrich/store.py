@@ -132,6 +132,36 @@ BUCKETS: Final = [f"{{b{number}}}" for number in range(256)]
 """Hash tags, among which the keys are spread; see `bucket`."""
 
 
+def is_cluster(url: str) -> bool:
+    """Whether a URL is that of a cluster."""
+    return "+cluster://" in url
+
+
+def client_of(url: str) -> Any:
+    """
+    A client that connects with its first command.
+
+    Args:
+        url: See `Store`.
+
+    Raises:
+        ValueError: It is no such URL. The message may hold the password.
+    """
+    options: dict[str, Any] = {
+        "socket_timeout": None,  # see `in_time`
+        "socket_connect_timeout": None,
+        "retry": Retry(NoBackoff(), 0),
+        "protocol": 2,  # with 3 redis-py takes a connection that the server has closed for one that has news
+    }
+    if is_cluster(url):  # its client looks at no connection before it uses it
+        options["retry"] = Retry(NoBackoff(), 1)
+        return RedisCluster.from_url(url.replace("+cluster", ""), **options)
+    client = Redis.from_url(url, **options)
+    pool = client.connection_pool
+    pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
+    return client
+
+
 class StoreFailed(PartnerEnrichError):
     """The store did not do what it was asked, and the caller cannot go on without."""
 
@@ -230,21 +260,9 @@ class Store:
     """
 
     def __init__(self, url: str, *, command_seconds: float) -> None:
-        options: dict[str, Any] = {
-            "socket_timeout": None,  # see `in_time`
-            "socket_connect_timeout": None,
-            "retry": Retry(NoBackoff(), 0),
-        }
         self._command_seconds = command_seconds
-        self._cluster = "+cluster://" in url
-        self._client: Any
-        if self._cluster:
-            self._client = RedisCluster.from_url(url.replace("+cluster", ""), **options)
-        else:
-            client = Redis.from_url(url, **options)
-            pool = client.connection_pool
-            pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
-            self._client = client
+        self._cluster = is_cluster(url)
+        self._client = client_of(url)
         self._claim: Final = CLAIM + secrets.token_hex(8).encode()
         self._local = LocalTier()
         self._complaints = Complaints(log)

@@ -18,16 +18,13 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-from redis.asyncio import Redis, RedisCluster
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, ResponseError
 
 from partnerenrich.browser import belongs
 from partnerenrich.complaints import Complaints
 from partnerenrich.patience import in_time
 from partnerenrich.roundtrips import RoundTrips
-from partnerenrich.store import PAUSE_SECONDS, failing
+from partnerenrich.store import PAUSE_SECONDS, client_of, failing, is_cluster
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -99,17 +96,8 @@ class BrowserCopies:
     """
 
     def __init__(self, url: str, *, command_seconds: float) -> None:
-        options: dict[str, Any] = {
-            "socket_timeout": None,  # see `in_time`
-            "socket_connect_timeout": None,
-            "retry": Retry(NoBackoff(), 0),
-        }
-        self._cluster = "+cluster://" in url
-        self._client: Any = (
-            RedisCluster.from_url(url.replace("+cluster", ""), **options)
-            if self._cluster
-            else Redis.from_url(url, **options)
-        )
+        self._cluster = is_cluster(url)
+        self._client = client_of(url)
         self._command_seconds = command_seconds
         self._down_until = 0.0
         self._complaints = Complaints(log)

@@ -12,17 +12,15 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
 from partnerenrich.errors import ConfigError, Problem
 from partnerenrich.roundtrips import RoundTrips, joined
-from partnerenrich.store import FAILURES, error_name
+from partnerenrich.store import FAILURES, client_of, error_name
 from partnerenrich_server.stream.writer import ACKNOWLEDGE_SECONDS, PROBE_SECONDS, StreamComplaints
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    from redis.asyncio import Redis
 
     from partnerenrich.configuration import StreamSettings
     from partnerenrich.events import Event
@@ -38,7 +36,7 @@ async def open_redis(settings: StreamSettings) -> AsyncIterator[RedisWriter]:
     """
     client: Redis | None = None
     with contextlib.suppress(ValueError):  # which may hold the password
-        client = Redis.from_url(settings.url.reveal(), retry=Retry(NoBackoff(), 0))
+        client = client_of(settings.url.reveal())
     if client is None:
         raise ConfigError([Problem("stream.url", "is no URL of a Redis, such as redis://127.0.0.1:6379")])
     writer = RedisWriter(client, settings.output, settings.max_length)
