@@ -353,6 +353,15 @@ async def test_a_deletion_is_owed_after_a_mistake_in_the_client_too(store, redis
     assert not store.owes_deletions
 
 
+async def test_deletions_that_are_lost_with_the_process_are_told(server, caplog):
+    store = Store("redis://here", command_seconds=1)
+    server.connected = False
+    store.queue([("DEL", "canary"), ("HDEL", "canary", "f")])
+    await store.close()
+    assert caplog.records[-1].getMessage().startswith("2 deletions that the store missed are lost")
+    assert "canary" not in caplog.text
+
+
 async def test_mistakes_in_the_client_do_not_end_the_making_up(store, redis, monkeypatch, caplog):
     await redis.set("who", b"ann")
 

@@ -296,6 +296,11 @@ class Store:
             await asyncio.gather(self._making_up, return_exceptions=True)
         for round_trips in (self._reads, self._claims, self._sends):
             await round_trips.over()
+        if self._owed:
+            log.warning(
+                "%d deletions that the store missed are lost: what they were to take away is still there",
+                len(self._owed),
+            )
         await self._client.aclose()
 
     async def read(self, keys: Sequence[str]) -> Sequence[bytes | None]:
