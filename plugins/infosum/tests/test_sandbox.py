@@ -8,6 +8,8 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from partnerenrich import recipes
 from partnerenrich.testing.loopback import Witness, served
@@ -450,10 +452,15 @@ def test_rows_are_counted_as_they_are(tmp_path_factory, cells):
 # Over a socket
 
 
-def test_an_upload_over_a_socket():
-    """The address that is named lies below the prefix at which the sandbox is served."""
+@pytest.mark.parametrize(
+    "below",
+    [lambda app: Witness(app, "/infosum"), lambda app: Starlette(routes=[Mount("/infosum", app)])],
+    ids=["prefix", "mount"],
+)
+def test_an_upload_over_a_socket(below):
+    """The address that is named lies below the path at which the sandbox is served."""
     content = b"email\npat@example.test\n"
-    with served(Witness(new_app(), "/infosum")) as port:
+    with served(below(new_app())) as port:
         base, headers = f"http://127.0.0.1:{port}/infosum", {"Authorization": KEY}
         asked = {
             "cloud_vault_id": VAULT,

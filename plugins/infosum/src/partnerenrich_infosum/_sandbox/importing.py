@@ -188,9 +188,10 @@ def create_upload(asked: Asked) -> dict[str, Any]:
     task = asked.world.begin_upload(vault, asked.key.user, _folder(asked.text("target_filepath")), digest)
     ticket = hashlib.sha256(f"upload {task.id}".encode()).hexdigest()
     asked.world.upload_keys[ticket] = task.id
+    root = asked.request.scope.get("root_path", "")  # unlike `base_url`, with the path of a mount
     return {
         "local_file_upload_id": task.id,
-        "upload_url": f"{str(asked.request.base_url).rstrip('/')}/_uploads/{ticket}",
+        "upload_url": str(asked.request.url.replace(path=f"{root}/_uploads/{ticket}", query="")),
         "upload_url_expiration_time": moment(asked.world.clock() + 3600),
         "headers": {"x-amz-meta-upload": task.id},
     }
