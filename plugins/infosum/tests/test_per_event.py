@@ -34,6 +34,25 @@ async def test_records_are_handed_over(bench, batch_of):
     assert bodies[0]["records"][0].keys() == {"customer_id", "email", "first_name", "last_name", "phone"}
 
 
+async def test_an_empty_cell_is_sent_as_an_empty_text(bench, csv_of, made_people):
+    """InfoSum wants each column in every record, as in a file. The shipper leaves out what is empty."""
+    records = made_people(3)
+    del records[0]["phone"], records[1]["email"], records[1]["phone"]
+    batch = bench.stage(csv_of(records), mode="per_event", records=records)
+
+    receipt = await bench.drive(batch)
+
+    assert (receipt.state, receipt.accepted, receipt.reasons) == ("handed_over", 3, {})
+    (request,) = bench.asked("POST", PATH)
+    sent = json.loads(request.content)["records"]
+    assert [[record["email"] != "", record["phone"] != ""] for record in sent] == [
+        [True, False],
+        [False, False],
+        [True, True],
+    ]
+    assert [list(record) for record in sent] == [list(batch.columns)] * 3
+
+
 @pytest.mark.parametrize(("where", "again"), [("kill_before", {"sent_again": 100}), ("kill_after", {})])
 async def test_records_whose_answer_was_lost_are_sent_again_and_counted(bench, batch_of, where, again):
     """At least once, and never silently twice."""

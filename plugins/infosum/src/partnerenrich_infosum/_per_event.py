@@ -8,12 +8,15 @@ assumed. Delivered at least once: records whose answer was lost are sent again, 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from partnerenrich import AuthError, RateLimited, Receipt, RequestRefused
 from partnerenrich_infosum import _advice
 from partnerenrich_infosum._api import Refused, needed
 from partnerenrich_infosum._run import SPARE, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 MOST_RECORDS = 10_000
 """In one batch. More is what staged files are for."""
@@ -37,8 +40,8 @@ async def send(run: Run) -> Receipt:
     done: dict[str, Any] = run.progress.setdefault("per_event", {"sent": 0, "again": 0})
     if done.pop("sending", 0):
         done["again"] += min(IN_ONE_REQUEST, run.rows - done["sent"])
-    records = islice(run.batch.rows(), done["sent"], None)
-    while chunk := [dict(record) for record in islice(records, IN_ONE_REQUEST)]:
+    rows = islice(run.batch.rows(), done["sent"], None)
+    while chunk := [_record(run.batch.columns, row) for row in islice(rows, IN_ONE_REQUEST)]:
         if run.call.seconds_left < SPARE and done["sent"]:
             return run.receipt("running")
         done["sending"] = len(chunk)
@@ -55,6 +58,11 @@ async def send(run: Run) -> Receipt:
         await run.save()
     reasons = {"sent_again": done["again"]} if done["again"] else {}
     return Receipt("handed_over", accepted=done["sent"], reasons=reasons, partner_ref=done.get("id"))
+
+
+def _record(columns: Sequence[str], row: Mapping[str, str]) -> dict[str, str]:
+    """With all columns, as a line of a file has them: a row leaves its empty cells out."""
+    return {column: row.get(column, "") for column in columns}
 
 
 async def _sent(run: Run, records: list[dict[str, str]]) -> str:
