@@ -133,6 +133,16 @@ def test_a_number_that_the_library_would_rewrite_does_not_take_the_quick_way(con
     assert made == [recipes.apply("sha256", "phone", "+442079460123")]
 
 
+def test_a_country_code_without_its_plus_does_not_take_the_quick_way(connection):
+    """Whether it is one, the region tells."""
+    field = field_of("uid2", SOURCES["phone"])
+    connection.function("slow_in_singapore", changer(field, "SG", lambda: None), "VARCHAR")
+
+    made = made_by_sql(connection, field, "slow_in_singapore", ["65 1243 5678"])
+
+    assert made == [recipes.apply("uid2", "phone", "+6512435678")]
+
+
 def test_a_value_is_worked_out_once(connection):
     """Of many that are the same, the library sees one."""
     field = field_of("sha256", SOURCES["phone"])

@@ -83,8 +83,10 @@ def normalise_phone(value: object, default_region: str | None) -> str | None:
     """
     The capture form of a phone number: E.164, without an extension.
 
-    A leading ``00`` means ``+`` in every region. A number that can be dialled
-    only within its own area is refused: it belongs to many people.
+    A leading ``00`` means ``+`` in every region. Digits that begin with the
+    country code of the region are international where no number of a person is
+    so long there, and one is without the code. A number that can be dialled only
+    within its own area is refused: it belongs to many people.
 
     Args:
         value: Any JSON value; an integer is read as its digits.
@@ -203,14 +205,45 @@ def _parsed_e164(text: str, default_region: str | None) -> str | None:
 
 
 def _library_e164(text: str, default_region: str | None) -> str | None:
-    try:
-        number = phonenumbers.parse(text, default_region)
-    except phonenumbers.NumberParseException:
+    number = _library_number(text, default_region)
+    if number is None:
         return None
+    if _may_lack_its_plus(number, text):
+        international = _library_number("+" + phonenumbers.normalize_digits_only(text), None)
+        if international is not None and _has_a_length_of_people(international):
+            number = international
     if phonenumbers.is_possible_number_with_reason(number) != phonenumbers.ValidationResult.IS_POSSIBLE:
         return None
     e164 = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
     return e164 if len(e164) <= 1 + _E164_DIGITS else None
+
+
+def _library_number(text: str, default_region: str | None) -> phonenumbers.PhoneNumber | None:
+    try:
+        return phonenumbers.parse(text, default_region)
+    except phonenumbers.NumberParseException:
+        return None
+
+
+def _may_lack_its_plus(number: phonenumbers.PhoneNumber, text: str) -> bool:
+    """
+    Whether digits begin with the country code of their region, and are no known number there nor as long as people's.
+
+    The library sees so only what is longer than any number there, or known without the code.
+    """
+    digits = phonenumbers.national_significant_number(number)
+    return (
+        digits.startswith(str(number.country_code))
+        and digits == phonenumbers.normalize_digits_only(text)
+        and not _has_a_length_of_people(number)
+        and not phonenumbers.is_valid_number(number)
+    )
+
+
+def _has_a_length_of_people(number: phonenumbers.PhoneNumber) -> bool:
+    kind = phonenumbers.PhoneNumberType.FIXED_LINE_OR_MOBILE
+    reason = phonenumbers.is_possible_number_for_type_with_reason(number, kind)
+    return reason == phonenumbers.ValidationResult.IS_POSSIBLE
 
 
 # Recipes
