@@ -137,6 +137,16 @@ async def test_one_and_many_agree(opened, provider, body, protocol):
     assert len({answer.partner_id for answer in many}) == 3
 
 
+async def test_the_phones_that_every_operator_knows_are_sent_as_hashes(opened):
+    """Under a name of their own, for they are no phones; the first has opted out."""
+    digests = ["313yQvZOTb0vjjEU7sTO/UWxGPzVppIbCyQEJEnfxLo=", "0VoxsIuk88qt7TnZaTC//C9Vur3pR1zBMIr1cJe7xjE="]
+
+    async with opened() as it:
+        answers = await it.resolve_ids([Link("$traits.phone_hash", "phone_hash", each, "none") for each in digests])
+
+    assert [answer.reason for answer in answers] == ["opted_out", "found"]
+
+
 @pytest.mark.parametrize("address", ["pat@example.test", "P.A.T+news@gmail.com", "😊pat@example.test"])
 async def test_hashed_here_or_there_is_the_same(opened, address):
     """The recipe of the core and the operator normalise alike."""
