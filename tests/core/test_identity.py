@@ -125,6 +125,32 @@ def test_custom_traits_are_found_in_traits_and_in_the_traits_of_the_context():
     assert known({"traits": [1], "properties": {"cart": "x"}}, *sources).others == {}
 
 
+@pytest.mark.parametrize(
+    ("source", "value", "same"),
+    [
+        ("$traits.work_email", " Pat@Example.TEST ", "pat@example.test"),
+        ("$traits.mobile", "+44 7700 900123", "+447700900123"),
+        ("$traits.mobile", "07700 900123", "+447700900123"),
+        ("$traits.work_email", "no address", None),
+        ("$traits.mobile", "12", None),
+        ("$traits.loyalty_id", "L-1", "L-1"),
+    ],
+)
+def test_an_address_or_a_number_at_a_place_of_its_own_is_read_as_any_other(source, value, same):
+    """So that it is sent, and hashed, as the same one in ``email`` or ``phone``."""
+    assert known({"traits": {source.rpartition(".")[2]: value}}, source, region="GB").others.get(source) == same
+
+
+@pytest.mark.parametrize(("recipe", "sent"), [("sha256", "ab" * 32), ("sha1_national_hex", None), ("none", None)])
+@pytest.mark.parametrize("source", ["$traits.work_email", "$traits.mobile"])
+def test_a_digest_in_place_of_an_address_or_a_number_is_never_hashed_again(source, recipe, sent):
+    key = LinkingKey(source, "key", recipe)
+    one = Reader.of(Fingerprints.of(KEY, "acme"), "GB", [key])
+    link = one.link(key, one.known_ids(event({"traits": {source.rpartition(".")[2]: "AB" * 32}})))
+
+    assert (link and link.value) == sent
+
+
 def test_every_source_of_a_linking_key_finds_its_identifier():
     value = {
         "canonical_id": "c",

@@ -117,9 +117,9 @@ class Reader:
     def _others(self, event: Event) -> dict[str, str]:
         others = {}
         for source, path in self.paths.items():
-            value = recipes.normalise_id(at_path(event.fields, path))
+            value = recipes.captured(source, at_path(event.fields, path), self.default_region)
             if value is None and path[0] == "traits":
-                value = recipes.normalise_id(at_path(event.context or {}, path))
+                value = recipes.captured(source, at_path(event.context or {}, path), self.default_region)
             if value is not None:
                 others[source] = value
         return others

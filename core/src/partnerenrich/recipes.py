@@ -311,6 +311,8 @@ _RECIPES: dict[str, _Recipe | None] = {
     "uid2": _Recipe(_PERSONAL, _uid2, _sha256, 32, _base64),
 }
 
+_DIGEST_SIZES = {recipe.digest_size for recipe in _RECIPES.values() if recipe}
+
 HASHES = tuple(_RECIPES)
 """Names of all recipes."""
 
@@ -343,26 +345,40 @@ def apply(hash_name: str, source: str, value: object, default_region: str | None
     return None if text is None else to_captured(hash_name, source)(text)
 
 
+def captured(source: str, value: object, default_region: str | None = None) -> str | None:
+    """
+    The capture form of an identifier, of the kind that its source tells. An e-mail or phone may be a digest already.
+
+    Args:
+        source: See `kind_of`.
+        value: Any JSON value.
+        default_region: See `normalise_phone`.
+
+    Returns:
+        None when it is no identifier of this kind.
+    """
+    kind = kind_of(source)
+    text = _normalise(kind, value, default_region)
+    return normalise_id(value) if text is None and kind != "other" and _is_digest(value) else text
+
+
 @functools.lru_cache(1024)
 def to_captured(hash_name: str, source: str) -> Callable[[str], str | None]:
     """What `apply` does with a value that is in its capture form already."""
     kind, recipe = kind_of(source), _RECIPES[hash_name]
     if recipe is None:
-        return lambda text: text
+        return (lambda text: text) if kind == "other" else (lambda text: None if _is_digest(text) else text)
     if kind not in recipe.kinds:
         return lambda _: None
     prepare, digest, encode = recipe.prepare, recipe.digest, recipe.encode
 
-    def digested(text: str) -> str | None:
+    def digested_once(text: str) -> str | None:
+        if (found := _digest_in(text, recipe.digest_size)) is not None:
+            return encode(found)
+        if kind != "other" and _is_digest(text):
+            return None  # of another recipe
         prepared = prepare(kind, text)
         return None if prepared is None else encode(digest(prepared.encode()))
-
-    if kind != "other":
-        return digested  # an address or a number is no digest
-
-    def digested_once(text: str) -> str | None:
-        found = _digest_in(text, recipe.digest_size)
-        return digested(text) if found is None else encode(found)
 
     return digested_once
 
@@ -402,6 +418,10 @@ def _normalise(kind: Kind, value: object, default_region: str | None) -> str | N
     if kind == "phone":
         return normalise_phone(value, default_region)
     return normalise_id(value)
+
+
+def _is_digest(value: object) -> bool:
+    return any(_digest_in(value, size) is not None for size in _DIGEST_SIZES)
 
 
 def _digest_in(value: Any, size: int) -> bytes | None:
