@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import attrs
 import msgspec
 
+from partnerenrich import browser, memory, suppression
 from partnerenrich import configuration as configurations
-from partnerenrich import memory, suppression
 from partnerenrich.attachment import WRITTEN
 from partnerenrich.batch import Batch, Device, Reading
 from partnerenrich.budget import daily_budget
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from partnerenrich.configuration import Configuration, Integration
     from partnerenrich.lookup import Lookup
     from partnerenrich.plugins import Plugins
+    from partnerenrich.store import Command
 
 BUDGET_MS = 250.0
 """For how long an event may be held back, unless the configuration says otherwise."""
@@ -261,6 +263,22 @@ class Enricher:
         """The canonical id of an event, in a form that is safe in a key; None when it has none."""
         reader = self._orgs[event.org].reader
         return reader.safe_canonical_id(reader.known_ids(event))
+
+    def retire(self, org: str, canonical_id: str) -> None:
+        """
+        Take a device out of use: nobody is known on it any more, and its browser reads nothing.
+
+        What the store misses is made up for when it answers again; see `is_behind`.
+
+        Args:
+            org: Slug.
+            canonical_id: One that a hub has issued.
+        """
+        running = self._orgs[org]
+        copy = running.keys.browser(canonical_id)
+        # A late answer, which would bring the copy back, is not for a device on which nobody is known.
+        deletions: list[Command] = [("DEL", key) for key in (*running.keys.device(canonical_id), copy)]
+        self._store.queue([*deletions, *browser.belongs(copy, secrets.token_hex(8), running.remember_seconds)])
 
     async def check(self) -> list[CheckResult]:
         """Ask every partner whether the settings of its integration work."""

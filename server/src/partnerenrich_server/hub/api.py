@@ -54,6 +54,7 @@ class Api:
         inbox: Where events go.
         metrics: Counts limits, events and contextual calls.
         is_behind: Whether the store may still show what should be deleted.
+        retire: Takes a device out of use, given its organisation; once the store is back, if it is gone.
         budget: Seconds that a page waits for a partner in a contextual call.
         patience: Seconds that a request waits until its events are written into the stream; None where there is none.
     """
@@ -62,6 +63,7 @@ class Api:
     inbox: Inbox
     metrics: Metrics
     is_behind: Callable[[], bool]
+    retire: Callable[[str, str], None]
     budget: float
     patience: float | None
 
@@ -148,6 +150,7 @@ class Api:
                 await self.copies.retire(call.site.copy_key(call.cookies.device), call.site.remember_seconds)
             except StoreDown:
                 self.metrics.store_down("reset")
+                self.retire(call.site.slug, call.cookies.device)
         fresh = cookies.new_id()
         renewed = attrs.evolve(call.cookies, device=fresh, anonymous=fresh)
         return json_reply({"success": True}, headers=cookies.issue(renewed, call.site.settings.cookie_domain))

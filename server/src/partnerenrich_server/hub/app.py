@@ -104,7 +104,7 @@ async def open_hub(
         metrics.watch(enricher.statistics, _contextual(personalizers, len(sites.all)), inbox, store_failures)
         page_seconds = min(budget, LONGEST_WAIT_MS / 1000)
         patience = None if writer is None else budget + 2 * ACKNOWLEDGE_SECONDS
-        api = Api(copies, inbox, metrics, lambda: enricher.is_behind, page_seconds, patience)
+        api = Api(copies, inbox, metrics, lambda: enricher.is_behind, enricher.retire, page_seconds, patience)
         yield _application(sites, api, writer, pages)
 
 
