@@ -2,13 +2,14 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from partnerenrich import Resolution
 from partnerenrich.attachment import Attacher
-from partnerenrich.events import MAX_BYTES, Event, EventError, at_path, object_of, read_fields, value_of
+from partnerenrich.events import MAX_BYTES, Event, EventError, at_path, items_of, object_of, read_fields, value_of
 from partnerenrich.lookup import Reply
 from partnerenrich.memory import found
 from partnerenrich.models import TTL, Outcome
@@ -257,6 +258,24 @@ def test_half_a_character_is_read_as_the_sign_for_what_cannot_be_read(value):
 
     assert value_of(event.fields["a"]) == mended(json.loads(value))
     assert event.plain() == mended(json.loads(f'{{"a":{value}}}'))
+
+
+@given(st.lists(BROKEN_VALUES), st.sampled_from(["", " ", "\n\t"]))
+def test_half_a_character_is_kept_in_the_items_of_an_array(values, space):
+    items = items_of(msgspec.Raw(f"[{space}{f'{space},{space}'.join(values)}{space}]".encode()))
+
+    assert [bytes(item).decode() for item in items] == values
+
+
+@pytest.mark.parametrize("text", [b"{}", b'"[]"', b"", b"[", b"[1,]", b'["\\ud83d",]', b"[1]2", b'{"a":' * 50_000])
+def test_what_is_no_array_has_no_items(text):
+    assert items_of(msgspec.Raw(text)) is None
+
+
+def test_an_item_nested_too_deeply_hides_no_other():
+    deep = b"[" * 50_000 + b"]" * 50_000
+
+    assert list(map(bytes, items_of(msgspec.Raw(b'[{"a":1}, %b ,2]' % deep)))) == [b'{"a":1}', deep, b"2"]
 
 
 def test_an_event_as_python_values_lacks_only_what_python_cannot_hold():

@@ -241,6 +241,17 @@ class TestBatch:
             {"index": 4, "error": "must have a type: track, page, identify, group"},
         ]
 
+    async def test_one_with_half_a_character_is_an_event_as_any(self, browser, processed):
+        batch = (
+            rb'{"batch": [{"type": "page", "x": "]"}, {"type": "page", "title": "Sale \ud83d"}, {"title": "\ud83d"}]}'
+        )
+
+        answer = await browser.call("POST", "/v1/batch", body=batch)
+
+        told = answer.json()
+        assert (answer.status_code, told["accepted"], [each["index"] for each in told["errors"]]) == (202, 2, [2])
+        assert [event.get("title") for event in processed] == [None, "Sale \ud83d"]
+
     async def test_when_none_is_good_there_is_no_success(self, browser):
         answer = await browser.call("POST", "/v1/batch", body={"batch": [1]})
 
@@ -256,9 +267,10 @@ class TestBatch:
             ({}, "invalid_body"),
             ([], "invalid_body"),
             (b"\xff", "invalid_body"),
+            (b'{"batch": [{"type": "page", "title": "\\ud83d"}, ]}', "invalid_body"),
             (b'{"batch": ' + b"[" * 100_000, "invalid_body"),
         ],
-        ids=["501", "64 KB", "5 MB", "object", "empty", "array", "bytes", "deep"],
+        ids=["501", "64 KB", "5 MB", "object", "empty", "array", "bytes", "half", "deep"],
     )
     async def test_too_much_or_none_is_refused_as_a_whole(self, browser, body, code):
         answer = await browser.call("POST", "/v1/batch", body=body)

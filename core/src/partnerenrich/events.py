@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -11,7 +11,9 @@ from msgspec import UNSET, UnsetType
 from partnerenrich.errors import PartnerEnrichError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
 
 MAX_BYTES: Final = 1 << 20
 """Longest event, in bytes of JSON."""
@@ -94,6 +96,7 @@ _TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|:\s*+|[][{},]', re.DOTALL)
 
 _read_head = msgspec.json.Decoder(Head).decode
 _read_fields = msgspec.json.Decoder(Fields).decode
+_read_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _read_value = msgspec.json.Decoder().decode
 _write = msgspec.json.Encoder().encode
 
@@ -228,7 +231,7 @@ def read_fields(line: bytes) -> Fields:
     """
     _check_text(line)
     try:
-        return _fields_of(line)
+        return _parts(line, _read_fields, _split)
     except msgspec.ValidationError:
         reason = "is JSON but no object"
     except RecursionError:
@@ -241,12 +244,23 @@ def read_fields(line: bytes) -> Fields:
 def object_of(raw: msgspec.Raw) -> Fields | None:
     """The members of a raw JSON object; None when it is something else."""
     try:
-        return _fields_of(raw)
+        return _parts(raw, _read_fields, _split)
     except msgspec.DecodeError:
         return None
     except RecursionError:
         text = bytes(raw)
         return _split(text) if text[:1] == b"{" else None
+
+
+def items_of(raw: msgspec.Raw) -> list[msgspec.Raw] | None:
+    """The items of a raw JSON array; None when it is something else."""
+    try:
+        return _parts(raw, _read_items, _split_items)
+    except msgspec.DecodeError:
+        return None
+    except RecursionError:
+        text = bytes(raw)
+        return _split_items(text) if text[:1] == b"[" else None
 
 
 def value_of(raw: msgspec.Raw | bytes | None) -> Any:
@@ -280,14 +294,15 @@ def at_path(fields: Fields, path: tuple[str, ...]) -> Any:
     return value_of(fields.get(path[-1]))
 
 
-def _fields_of(text: bytes | msgspec.Raw) -> Fields:
+def _parts(text: bytes | msgspec.Raw, read: Callable[[bytes | msgspec.Raw], T], split: Callable[[bytes], T]) -> T:
+    """What the decoder reads; split in Python where there is half a character in it, and no other fault."""
     try:
-        return _read_fields(text)
+        return read(text)
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        _read_fields(_mended(text))
-    return _split(bytes(text))
+        read(_mended(text))
+    return split(bytes(text))
 
 
 def _mended(text: bytes | msgspec.Raw) -> bytes:
@@ -312,21 +327,30 @@ class _Member(NamedTuple):
     end: int
 
 
-def _members(text: bytes) -> Iterator[_Member]:
-    """All members of an object that is known to be JSON, those of one name as well."""
-    depth = start = 0
-    begin = text.index(b"{") + 1
+def _marks(text: bytes) -> Iterator[tuple[int, re.Match[bytes]]]:
+    """The tokens of the outermost object or array, behind the bracket that opens it; each with its first byte."""
+    depth = 0
     for token in _TOKEN.finditer(text):
-        mark, at = text[token.start()], token.start()
-        if depth == 1 and mark == _COLON:
-            name, start = text[begin:at], token.end()
-        elif depth == 1 and start and mark in b",}":
-            yield _Member(value_of(name), begin, start, start + len(text[start:at].rstrip()))
-            begin, start = token.end(), 0
+        mark = text[token.start()]
+        if depth == 1:
+            yield mark, token
         if mark in b"{[":
             depth += 1
         elif mark in b"}]":
             depth -= 1
+
+
+def _members(text: bytes) -> Iterator[_Member]:
+    """All members of an object that is known to be JSON, those of one name as well."""
+    start = 0
+    begin = text.index(b"{") + 1
+    for mark, token in _marks(text):
+        at = token.start()
+        if mark == _COLON:
+            name, start = text[begin:at], token.end()
+        elif start and mark in b",}":
+            yield _Member(value_of(name), begin, start, start + len(text[start:at].rstrip()))
+            begin, start = token.end(), 0
 
 
 def _has_one_context(line: bytes) -> bool:
@@ -349,6 +373,17 @@ def _with_last_context(line: bytes, text: bytes | None = None) -> bytes:
 def _split(text: bytes) -> Fields:
     """The same as the decoder gives, in Python, for what the decoder does not take. Known to be JSON."""
     return {member.name: msgspec.Raw(text[member.start : member.end]) for member in _members(text)}
+
+
+def _split_items(text: bytes) -> list[msgspec.Raw]:
+    """The same of an array."""
+    items = []
+    start = text.index(b"[") + 1
+    for mark, token in _marks(text):
+        if mark in b",]":
+            items.append(text[start : token.start()].strip())
+            start = token.end()
+    return [msgspec.Raw(item) for item in items if item]
 
 
 def _check_text(line: bytes) -> None:

@@ -8,7 +8,7 @@ import attrs
 import msgspec
 
 from partnerenrich import recipes
-from partnerenrich.events import Event, EventError, value_of
+from partnerenrich.events import Event, EventError, items_of, object_of, value_of
 from partnerenrich_server.hub.cookies import Cookies
 from partnerenrich_server.hub.replies import Refused, encode
 
@@ -16,13 +16,6 @@ EVENT_BYTES: Final = 64 * 1024
 BATCH_BYTES: Final = 5 * 1024 * 1024
 BATCH_EVENTS: Final = 500
 TYPES: Final = ("track", "page", "identify", "group")
-
-
-class _Batch(msgspec.Struct):
-    batch: list[msgspec.Raw]
-
-
-_read_batch = msgspec.json.Decoder(_Batch).decode
 
 
 @attrs.frozen
@@ -60,10 +53,11 @@ def in_batch(body: bytes) -> list[bytes]:
     Raises:
         Refused: It is no such object, or has too many events, or one that is too long.
     """
-    try:
-        events = [bytes(event) for event in _read_batch(body).batch]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Refused(400, "invalid_body", 'the body must be {"batch": [event, ...]}') from None
+    batch = (object_of(msgspec.Raw(body)) or {}).get("batch")
+    items = None if batch is None else items_of(batch)
+    if items is None:
+        raise Refused(400, "invalid_body", 'the body must be {"batch": [event, ...]}')
+    events = [bytes(item) for item in items]
     if len(events) > BATCH_EVENTS:
         raise Refused(400, "too_large", f"a batch has at most {BATCH_EVENTS} events")
     if any(len(event) > EVENT_BYTES for event in events):
