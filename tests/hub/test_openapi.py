@@ -1,6 +1,8 @@
 """The document of the API says what the hub does."""
 
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import schemathesis
@@ -14,7 +16,9 @@ from schemathesis.specs.openapi.checks import (
 )
 from starlette.routing import Route
 
+import partnerenrich_server.hub as hub_package
 from partnerenrich_server.hub.openapi import DOCUMENT
+from partnerenrich_server.hub.protocol import HEAD_BYTES
 
 
 def test_every_path_is_described_and_every_description_has_its_path(hub):
@@ -27,6 +31,26 @@ async def test_every_described_method_is_answered_and_no_other(hub):
             answer = await hub.client.request(method, f"{hub.url}{path}")
 
             assert (answer.status_code == 405) == (method not in operations), (method, path)
+
+
+@pytest.mark.parametrize("path", DOCUMENT["paths"])
+async def test_what_any_request_may_meet_is_described(hub, path):
+    """A method that the path has not, and a head that is too long."""
+    [described] = DOCUMENT["paths"][path].values()
+    answers = [
+        await hub.client.delete(f"{hub.url}{path}"),
+        await hub.client.get(f"{hub.url}{path}", headers={"x-long": "x" * HEAD_BYTES}),
+    ]
+
+    assert [answer.status_code for answer in answers] == [405, 431]
+    assert {"400", "405", "408", "431", "500"} <= described["responses"].keys()
+
+
+def test_every_refusal_is_described():
+    """Each status with which the code of the hub refuses."""
+    sources = "".join(path.read_text("utf-8") for path in Path(hub_package.__file__).parent.glob("*.py"))
+
+    assert set(re.findall(r"Refused\(\s*(\d+)", sources)) | {"500"} == DOCUMENT["components"]["responses"].keys()
 
 
 async def test_the_hub_serves_it(hub):

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Schema = dict[str, Any]
 
+_ANY_REFUSALS: Final = ("400", "405", "408", "431", "500")
+
 
 def _object(required: list[str], **properties: Schema) -> Schema:
     return {"type": "object", "properties": properties, "required": required}
@@ -21,9 +23,13 @@ def _json(schema: Schema) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
+def _refusals(*codes: str) -> dict[str, Any]:
+    """These, and those that any request may meet."""
+    return {code: {"$ref": f"#/components/responses/{code}"} for code in sorted({*_ANY_REFUSALS, *codes})}
+
+
 def _answers(description: str, schema: Schema, *refusals: str, status: int = 200) -> dict[str, Any]:
-    done = {"description": description, "content": _json(schema)}
-    return {str(status): done, **{code: {"$ref": f"#/components/responses/{code}"} for code in refusals}}
+    return {str(status): {"description": description, "content": _json(schema)}, **_refusals(*refusals)}
 
 
 def _body(schema: Schema) -> dict[str, Any]:
@@ -48,7 +54,7 @@ _EVENT: Final = _object(
     signature={"type": "string", "description": "By which the shop's backend vouches for the person ids."},
 ) | {"if": {"properties": {"type": {"const": "track"}}}, "then": {"required": ["event"]}}
 _WRITERS: Final[list[Schema]] = [{"page": []}, {"signature": [], "timestamp": []}]
-_WRITE_REFUSALS: Final = ("400", "401", "403", "404", "408", "415", "429", "503")
+_WRITE_REFUSALS: Final = ("401", "403", "404", "415", "429", "503")
 _WAIT: Final = {
     "name": "wait_ms",
     "in": "query",
@@ -94,7 +100,7 @@ DOCUMENT: Final[dict[str, Any]] = {
                     {"name": "provider", "in": "query", "description": "One only.", "schema": {"type": "string"}},
                 ],
                 "responses": _answers(
-                    "An empty object when nothing is known or allowed.", _PROFILE, "400", "401", "403", "404", "429"
+                    "An empty object when nothing is known or allowed.", _PROFILE, "401", "403", "404", "429"
                 ),
             }
         },
@@ -106,7 +112,7 @@ DOCUMENT: Final[dict[str, Any]] = {
                 "responses": _answers(
                     "An empty object when nothing is known or allowed, or the partner fails.",
                     _PROFILE,
-                    *("400", "401", "403", "404", "408", "415", "429", "501"),
+                    *("401", "403", "404", "415", "429", "501"),
                 ),
             }
         },
@@ -155,6 +161,7 @@ DOCUMENT: Final[dict[str, Any]] = {
                 "responses": {
                     "200": {"description": "The script.", "content": {"text/javascript": {}}},
                     "304": {"description": "Not changed."},
+                    **_refusals(),
                 },
             }
         },
@@ -176,7 +183,7 @@ DOCUMENT: Final[dict[str, Any]] = {
         "/metrics": {
             "get": {
                 "summary": "Numbers for Prometheus.",
-                "responses": {"200": {"description": "All of them.", "content": {"text/plain": {}}}},
+                "responses": {"200": {"description": "All of them.", "content": {"text/plain": {}}}, **_refusals()},
             }
         },
         "/openapi.json": {
@@ -220,9 +227,12 @@ DOCUMENT: Final[dict[str, Any]] = {
                 "401": "The public key or the signature is wrong.",
                 "403": "Pages of this origin may not call.",
                 "404": "No such organisation, or no such provider.",
-                "408": "The body came too slowly.",
+                "405": "The path has no such method; Allow tells which it has.",
+                "408": "The request came too slowly.",
                 "415": "The body is no JSON.",
                 "429": "Too many requests; Retry-After tells when to come again.",
+                "431": "The head of the request is too long.",
+                "500": "The hub failed; its log tells where.",
                 "501": "The partner has no contextual call.",
                 "503": "Too many events wait, or the stream did not take all of these; Retry-After tells when to come"
                 " again.",
