@@ -139,6 +139,33 @@ class TestStamps:
         assert processed[0]["big"] == 123456789012345678901234567890
 
 
+class TestProxies:
+    @pytest.fixture(name="raw")
+    def _raw(self, raw):
+        raw["hub"]["proxies"] = ["127.0.0.1"]
+        return raw
+
+    @pytest.mark.parametrize(
+        ("forwarded", "address"),
+        [
+            ("203.0.113.7", "203.0.113.7"),
+            ("203.0.113.7:4711", "203.0.113.7"),
+            ("[2001:db8::7]:4711", "2001:db8::7"),
+            ("pat@example.test, 203.0.113.7", "203.0.113.7"),
+            ("pat@example.test", "127.0.0.1"),
+            ("203.0.113.7, pat@example.test", "127.0.0.1"),
+            ("203.0.113.7, unix:", "127.0.0.1"),
+            ("fe80::7%pat@example.test", "127.0.0.1"),
+            ("203.0.113", "127.0.0.1"),
+            ("", "127.0.0.1"),
+        ],
+    )
+    async def test_what_a_proxy_says_counts_if_it_is_an_address(self, browser, processed, forwarded, address):
+        await browser.event(headers={"x-forwarded-for": forwarded})
+
+        assert [event["context"]["ip"] for event in processed] == [address]
+
+
 class TestWho:
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://www.shop.example.evil.example", ""])
     async def test_a_page_of_another_origin_is_refused(self, hub, origin):

@@ -10,12 +10,12 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
-from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from partnerenrich import PartnerEnrichError
 from partnerenrich_server.engine import running_store
 from partnerenrich_server.hub.app import open_hub
 from partnerenrich_server.hub.protocol import HubProtocol
+from partnerenrich_server.hub.proxies import BehindProxies
 from partnerenrich_server.signals import ended_by_signals
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: ASGIApp, proxies: tuple[str, ...] = ()) -> None:
         super().__init__(
             uvicorn.Config(
-                ProxyHeadersMiddleware(app, list(proxies)) if proxies else app,  # type: ignore[arg-type]  # its own ASGI types
+                BehindProxies(app, proxies) if proxies else app,
                 http=HubProtocol,
                 ws="none",
                 lifespan="off",
