@@ -252,6 +252,16 @@ async def test_what_is_no_http_is_refused(hub, text):
     assert is_refusal(body)
 
 
+@pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])
+async def test_an_upgrade_is_answered_as_any_request_and_is_no_news(hub, protocol, log_lines):
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % protocol
+
+    status, _, body = await say(hub, head)
+
+    assert (status, json.loads(body)) == (200, {"status": "ok"})
+    assert [line for line in log_lines if json.loads(line)["level"] != "debug"] == []
+
+
 @pytest.mark.parametrize("name", ["x" * 65, "a b", "a;b", "é".encode().decode("latin-1"), "<script>"])
 async def test_an_odd_request_id_is_replaced(browser, name):
     answer = await browser.call("GET", "/v1/enrich", headers={"x-request-id": name.encode("latin-1")})

@@ -83,6 +83,9 @@ class HubProtocol(HttpToolsProtocol):
         """Refuse what is no HTTP."""
         self._refuse(_TOO_LONG if self._head_bytes > HEAD_BYTES else _NOT_HTTP)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: anybody may ask for another protocol, and is answered in this one."""
+
     def _head_length(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
