@@ -274,6 +274,56 @@ def test_poison_is_set_aside(place):
     }
 
 
+def people(count, **odd):
+    """A CSV of so many people, some lines of which are odd: ``n7`` is the seventh."""
+    lines = (odd.get(f"n{n}", f"{n},u{n}@example.test,Ann,Doe") for n in range(1, count + 1))
+    return "\n".join(["customer_id,email,first_name,last_name", *lines]) + "\n"
+
+
+@pytest.mark.parametrize("pack", ["", ".gz", ".zst"])
+def test_a_quote_that_is_never_closed_loses_nothing_in_silence(place, pack):
+    packed = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}[pack]
+    content = people(2000, n1000='1000,u1000@example.test,"Ann,Doe')
+    (place.folder / f"people.csv{pack}").write_bytes(packed(content.encode()))
+
+    outcome = place.run(f"people.csv{pack}")
+
+    assert outcome.code == 1
+    assert "1,001 of 2,000 records were set aside (quotes that do not match: 1,001)" in outcome.stderr
+    assert not list((place.folder / "staging").rglob("manifest.json"))
+
+
+@pytest.mark.parametrize("header", ["customer_id,email,first_name,last_name", "customer_id,email,city,last_name"])
+def test_lines_that_a_stray_quote_makes_one_are_set_aside(place, header):
+    """Whether the column is delivered or not: nobody is lost in silence, and nobody lies in the cell of another."""
+    content = people(2000, n1000='1000,u1000@example.test,"Ann,Doe', n1100='1100,u1100@example.test,Ann",Doe')
+    (place.folder / "people.csv").write_text(content.replace("customer_id,email,first_name,last_name", header))
+
+    told = place.run("people.csv", "--json").told
+
+    assert (told["records"], told["rejected"]) == (1899, {"a line break in quotes": 101})
+    assert "u1050" not in str(place.rows())
+
+
+def test_lines_that_a_stray_quote_makes_one_of_too_many_cells_are_counted(place):
+    odd = {"n1000": '1000,u1000@example.test,"Ann,Doe', "n1010": '1010,u1010@example.test,Ann",Doe,more'}
+    (place.folder / "people.csv").write_text(people(2000, **odd))
+
+    told = place.run("people.csv", "--json").told
+
+    assert told["records"] + sum(told["rejected"].values()) == 2000
+    assert told["rejected"] == {"too many cells in a line": 1, "quotes that do not match": 10}
+
+
+def test_a_column_that_is_not_delivered_may_hold_line_breaks(place):
+    rows = "".join(f'{n},u{n}@example.test,"12, High Street\nLondon\n\nat the back"\n' for n in range(3))
+    (place.folder / "people.csv").write_text("customer_id,email,address\n" + rows)
+
+    told = place.run("people.csv", "--json").told
+
+    assert (told["records"], told["rejected"]) == (3, {})
+
+
 def test_lines_that_are_no_json_are_set_aside(place):
     place.deliver["max_rejected"] = 0.9
     lines = [

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 SUPPRESSED: Final = "on the suppression list"
 """Why a person's record is left out; it says nothing against the input, so there may be any number of them."""
 
+BROKEN: Final = "a line break in quotes"
+"""Why what may be several lines of a CSV is no record."""
+
 
 class TooManyRejected(PartnerEnrichError):
     """More records were set aside than the integration allows: nothing was sealed, and nothing is lost."""
@@ -48,6 +51,11 @@ class Rejects:
     def set_aside(self, reason: str) -> bool:
         """Count one record; False, as the condition of a query wants it."""
         self.add(reason)
+        return False
+
+    def set_aside_lines(self, count: str) -> bool:
+        """Count the lines of what a stray quote has made one record; False, as the condition of a query wants it."""
+        self.add(BROKEN, int(count))
         return False
 
     def unusable(self, column: str) -> Callable[[], None]:

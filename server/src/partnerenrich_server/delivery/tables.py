@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fnmatch
 import functools
@@ -24,7 +25,7 @@ from partnerenrich_server.delivery.storage import Storage
 from partnerenrich_server.failures import Misuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from partnerenrich.blueprint import Field
     from partnerenrich.configuration import BatchDelivery
@@ -38,8 +39,14 @@ _COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
 _DELIMITERS: Final = ",;\t|"
 _WILD: Final = re.compile(r"[*?\[]")
 _SAMPLE: Final = 1000
+_LONGEST: Final = 1 << 20
+"""Most bytes of a line that are looked at."""
 _REMEMBERED: Final = 10_000
 """Identifiers of each kind that are looked up once, however often they come."""
+
+_BREAK: Final = "chr(10)"
+_LOST: Final = "lost_lines"
+_QUOTES: Final = "quotes that do not match"
 
 _SPELLINGS: Final = (
     ("customerid", "userid", "customer", "user", "id", "uid", "clientid", "memberid", "externalid"),
@@ -53,7 +60,7 @@ _UNREADABLE: Final = {
     "MISSING COLUMNS": "too few cells in a line",
     "TOO MANY COLUMNS": "too many cells in a line",
     "INVALID ENCODING": "text that is not UTF-8",
-    "UNQUOTED VALUE": "quotes that do not match",
+    "UNQUOTED VALUE": _QUOTES,
     "LINE SIZE OVER MAXIMUM": "a line that is too long",
 }
 
@@ -67,11 +74,32 @@ class Table:
         place: Where it lies, as it is told.
         columns: Its column names.
         scan: It as SQL: something to select from, all columns being text.
+        delimiter: Of a CSV, between its cells.
+        lost: Of a CSV, as SQL: how many of its lines are in no row of it, whatever was noted of them.
     """
 
     place: str
     columns: tuple[str, ...]
     scan: str
+    delimiter: str | None = None
+    lost: str | None = None
+
+    def covered(self, used: Collection[str]) -> str:
+        """
+        How many lines a row of a CSV covers, as SQL, where a stray quote may have made one row of them; else NULL.
+
+        A column that is used holds no line break. Another one, such as of notes, may, but not along with as many
+        delimiters as whole lines have.
+        """
+        if self.delimiter is None:
+            return "NULL::BIGINT"
+        whole = f"* {len(self.columns) - 1} <= "
+        tests = (
+            f"{_holds(column)}"
+            + ("" if column in used else f" AND {_count(column, _BREAK)} {whole}{_count(column, text(self.delimiter))}")
+            for column in self.columns
+        )
+        return f"CASE WHEN {' OR '.join(tests)} THEN {_lines(self.columns)} END"
 
 
 # Finding and opening
@@ -112,6 +140,7 @@ def opened(connection: Connection, place: str, file: Path) -> Table:
     kind, compression = _kind(place)
     path = text(str(file))
     columns: tuple[str, ...]
+    delimiter = lost = None
     if kind == "parquet":
         columns = tuple(row[0] for row in connection.run(f"DESCRIBE SELECT * FROM read_parquet({path})"))
         chosen = ", ".join(f"CAST({name(column)} AS VARCHAR) AS {name(column)}" for column in columns)
@@ -129,12 +158,27 @@ def opened(connection: Connection, place: str, file: Path) -> Table:
         delimiter = max(_DELIMITERS, key=header.count)
         columns = tuple(column.strip() for column in next(csv.reader([header], delimiter=delimiter), []))
         dialect = f"delim={text(delimiter)}, quote='\"', escape='\"', header=true, auto_detect=false"
-        scan = (
-            f"read_csv({path}, {dialect}, {packed}, store_rejects=true, rejects_limit=0, columns={{{_types(columns)}}})"
-        )
+        reading = f"{path}, {dialect}, {packed}, columns={{{_types(columns)}}}"
+        scan = f"read_csv({reading}, store_rejects=true, rejects_limit=0)"
+        there = f"SELECT coalesce(sum({_lines(columns)}), 0) FROM read_csv({reading})"
+        lost = f"SELECT greatest(lines_of({path}) - 1 - ({there}), 0) AS lines"
     if not columns or "" in columns or len({column.lower() for column in columns}) != len(columns):
         raise Misuse(f"{place}: its columns must have names, each another one; the first line of a CSV names them")
-    return Table(place, columns, scan)
+    return Table(place, columns, scan, delimiter, lost)
+
+
+def _holds(column: str) -> str:
+    return f"contains({name(column)}, {_BREAK})"
+
+
+def _count(column: str, character: str) -> str:
+    """How often a character is in a cell, as SQL."""
+    return f"(length({name(column)}) - length(replace({name(column)}, {character}, '')))"
+
+
+def _lines(columns: Iterable[str]) -> str:
+    """How many lines a row covers, as SQL."""
+    return " + ".join(["1", *(f"CASE WHEN {_holds(c)} THEN {_count(c, _BREAK)} ELSE 0 END" for c in columns)])
 
 
 def _types(columns: Iterable[str]) -> str:
@@ -151,16 +195,28 @@ def _kind(place: str) -> tuple[str, str | None]:
 
 
 def _first_line(file: Path, compression: str | None) -> str:
+    try:
+        with _unpacked(file, compression) as stream:
+            return stream.readline(_LONGEST).decode("utf-8-sig").rstrip("\r\n")
+    except (UnicodeDecodeError, OSError, EOFError, zstandard.ZstdError):
+        return ""
+
+
+def _lines_of(path: str) -> int:
+    """How many lines of a CSV have something in them."""
+    with _unpacked(Path(path), _COMPRESSED.get(PurePosixPath(path).suffix.lower())) as stream:
+        return sum(not line.isspace() for line in iter(functools.partial(stream.readline, _LONGEST), b""))
+
+
+@contextlib.contextmanager
+def _unpacked(file: Path, compression: str | None) -> Iterator[io.BufferedIOBase]:
     with file.open("rb") as raw:
-        stream: io.BufferedIOBase = raw
         if compression == "gzip":
-            stream = gzip.GzipFile(fileobj=raw)
+            yield gzip.GzipFile(fileobj=raw)
         elif compression == "zstd":
-            stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw))
-        try:
-            return stream.readline(1 << 20).decode("utf-8-sig").rstrip("\r\n")
-        except (UnicodeDecodeError, OSError, EOFError, zstandard.ZstdError):
-            return ""
+            yield io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        else:
+            yield raw
 
 
 def _local(written: str) -> Iterator[tuple[str, Path]]:
@@ -297,6 +353,10 @@ def rows(
             f"slow_{index}", changer(field, delivery.default_region, rejects.unusable(field.name)), "VARCHAR"
         )
     connection.function("set_aside", rejects.set_aside, "BOOLEAN")
+    connection.function("set_aside_lines", rejects.set_aside_lines, "BOOLEAN")
+    if lost := [table.lost for table in tables if table.lost]:
+        connection.function("lines_of", _lines_of, "BIGINT")
+        connection.run(f"CREATE TEMP VIEW {_LOST} AS {' UNION ALL '.join(lost)}")
     if is_suppressed:
         for source in set(records.listed.values()):
             connection.function(f"suppressed_{source}", _remembering(is_suppressed, source), "BOOLEAN")
@@ -308,12 +368,22 @@ def rows(
 
 
 def unreadable(connection: Connection, rejects: Rejects) -> None:
-    """Count the lines of CSV files that the queries so far could not read."""
+    """
+    Count the lines of CSV files that the queries so far could not read.
+
+    What is noted of them is where the trouble began: a quote that is never closed loses all lines after it. So where
+    anything is noted, the lines are counted.
+    """
     found = connection.run("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'")
     if found[0][0]:
+        noted = rejects.records.total()
+        lost = connection.value(f"SELECT sum(lines)::BIGINT FROM {_LOST}")
         lines = "(SELECT DISTINCT ON (scan_id, file_id, line) error_type FROM reject_errors)"
         for kind, count in connection.run(f"SELECT error_type::VARCHAR, count(*) FROM {lines} GROUP BY 1"):
             rejects.add(_UNREADABLE.get(kind, "a line that cannot be read"), count)
+        swallowed = lost - (rejects.records.total() - noted)
+        if swallowed > 0:
+            rejects.add(_QUOTES, swallowed)
 
 
 def _remembering(is_suppressed: Callable[[str, str], bool], source: str) -> Callable[[str], bool]:
@@ -341,6 +411,7 @@ def _select(
     }
     used = ", ".join(f"{name(sources[target])} AS {column.source}" for target, column in columns.items())
     line = ", row_number() OVER () AS _line" if records.key else ""
+    line += f", {table.covered({sources[target] for target in columns})} AS _covered"
     stripped = ", ".join(f"{column.stripped} AS s{column.source}" for column in columns.values())
     normal = ", ".join(f"{column.normal(f's{column.source}')} AS n{column.source}" for column in columns.values())
     values = [
@@ -379,4 +450,5 @@ def _is_record(columns: Mapping[str, Column], records: Records, checked: Mapping
         known = (f"coalesce(suppressed_{source}({column}), false)" for column, source in looked_up.items())
         usable += f" AND NOT ({' OR '.join(known)})"
     reason += f"ELSE {text('unusable ' + ', '.join(contacts))} END"
-    return f"CASE WHEN {usable} THEN true ELSE set_aside({reason}) END"
+    broken = "WHEN _covered IS NOT NULL THEN set_aside_lines(_covered::VARCHAR)"
+    return f"CASE {broken} WHEN {usable} THEN true ELSE set_aside({reason}) END"
