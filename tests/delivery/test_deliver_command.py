@@ -340,6 +340,17 @@ def test_lines_that_are_no_json_are_set_aside(place):
     assert told["rejected"] == {"nothing in a line": 2}
 
 
+def test_a_column_of_ndjson_may_begin_late(place):
+    lines = [{"customer_id": f"c{n}", "first_name": "Kim"} for n in range(1500)]
+    lines += [{"customer_id": "z1", "email": KIM}]
+    place.deliver["max_rejected"] = 1.0
+    (place.folder / "people.ndjson").write_text("\n".join(map(json.dumps, lines)))
+
+    place.run("people.ndjson")
+
+    assert place.rows() == [{"customer_id": "z1", "email": email(KIM)}]
+
+
 def test_what_was_sealed_is_told_and_how_it_goes_on(place):
     as_csv(place.folder / "people.csv")
 

@@ -38,7 +38,6 @@ _KINDS: Final = {".csv": "csv", ".tsv": "csv", ".ndjson": "ndjson", ".jsonl": "n
 _COMPRESSED: Final = {".gz": "gzip", ".zst": "zstd"}
 _DELIMITERS: Final = ",;\t|"
 _WILD: Final = re.compile(r"[*?\[]")
-_SAMPLE: Final = 1000
 _LONGEST: Final = 1 << 20
 """Most bytes of a line that are looked at."""
 _REMEMBERED: Final = 10_000
@@ -148,8 +147,8 @@ def opened(connection: Connection, place: str, file: Path) -> Table:
     packed = f"compression={text(compression or 'none')}, ignore_errors=true"
     if kind == "ndjson":
         lines = f"read_ndjson_objects({path}, {packed})"
-        sample = f"(SELECT json FROM {lines} LIMIT {_SAMPLE}) WHERE json_type(json) = 'OBJECT'"
-        columns = tuple(row[0] for row in connection.run(f"SELECT DISTINCT unnest(json_keys(json)) FROM {sample}"))
+        keys = f"SELECT DISTINCT unnest(json_keys(json)) AS key FROM {lines} WHERE json_type(json) = 'OBJECT'"
+        columns = tuple(row[0] for row in connection.run(f"{keys} ORDER BY key"))
         if {"type", "traits"} <= set(columns):
             raise Misuse(f"{place}: these are events; partnerenrich run takes them, and feeds the destination")
         scan = f"read_json({path}, format='newline_delimited', {packed}, columns={{{_types(columns)}}})"
