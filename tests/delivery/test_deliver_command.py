@@ -340,6 +340,36 @@ def test_lines_that_are_no_json_are_set_aside(place):
     assert told["rejected"] == {"nothing in a line": 2}
 
 
+@pytest.mark.parametrize("value", [True, 3.5, 1e3, ["z"], {"z": 1}, "z\ufffd"])
+@pytest.mark.parametrize("column", ["customer_id", "email"])
+def test_what_is_no_text_and_no_integer_is_no_identifier(place, column, value):
+    """In a column that does not tell people apart it is text, as JSON writes it."""
+    del place.deliver["collect"]
+    place.deliver["max_rejected"] = 0.5
+    people = [{"customer_id": 123456789012345678901, "email": KIM, "first_name": True}]
+    people += [{"customer_id": "p1", "email": PAT, column: value}]
+    (place.folder / "people.ndjson").write_text("\n".join(map(json.dumps, people)))
+
+    told = place.run("people.ndjson", "--json").told
+
+    assert place.rows() == [{"customer_id": "123456789012345678901", "email": email(KIM), "first_name": "true"}]
+    reason = "no customer_id" if column == "customer_id" else "unusable email"
+    assert (told["rejected"], told["unusable"]) == ({reason: 1}, {column: 1})
+
+
+@pytest.mark.parametrize("kind", ["DOUBLE", "BOOLEAN", "DECIMAL(4,2)", "INTEGER[]", "STRUCT(a INTEGER)", "BIGINT"])
+def test_columns_of_parquet_hold_identifiers_by_their_types(place, kind):
+    del place.deliver["collect"]
+    place.deliver["max_rejected"] = 1.0
+    value = {"INTEGER[]": "[1]", "STRUCT(a INTEGER)": "{'a': 1}"}.get(kind, "1")
+    people = f"SELECT {value}::{kind} AS customer_id, '{KIM}' AS email"
+    duckdb.sql(f"COPY ({people}) TO '{place.folder / 'people.parquet'}' (FORMAT parquet)")
+
+    told = place.run("people.parquet", "--json").told
+
+    assert (told["records"], told["unusable"]) == ((1, {}) if kind == "BIGINT" else (0, {"customer_id": 1}))
+
+
 def test_a_column_of_ndjson_may_begin_late(place):
     lines = [{"customer_id": f"c{n}", "first_name": "Kim"} for n in range(1500)]
     lines += [{"customer_id": "z1", "email": KIM}]

@@ -219,6 +219,17 @@ async def test_half_a_character_is_kept_where_it_tells_nobody_apart(open_stage, 
     assert [row["first_name"] for row in rows_of(stage, manifest)] == ["Pat \ufffd"]
 
 
+@pytest.mark.parametrize("value", [True, 3.5, ["pat"], {"id": "pat"}])
+async def test_what_is_no_text_and_no_integer_is_no_identifier(open_stage, collect, value):
+    deliver = {"max_rejected": 0.5}
+    stage = open_stage(deliver)
+    collect(deliver, [{**person("pat"), "userId": value}, {**person("lee"), "userId": 7}])
+
+    manifest = await sealed(stage)
+
+    assert (ids_of(stage, manifest), manifest.rejected) == (["7"], {"no customer_id": 1})
+
+
 async def test_too_much_poison_stops_the_batch_and_loses_nothing(open_stage, collect):
     stage = open_stage()
     collect({}, [person("pat"), person("bad", traits={"email": "no address"})])

@@ -35,6 +35,9 @@ _SHA256: Final[Mapping[str, str]] = {
 _REWRITTEN: Final[Mapping[str, str]] = {**dict.fromkeys(_SHA256, "lower({})"), "sha256_b64": "to_base64(unhex({}))"}
 """Recipe to SQL that writes a hexadecimal digest as the recipe does."""
 
+NO_IDENTIFIER: Final = "chr(65533)"
+"""U+FFFD, as SQL: stands for what could not be read, so that two different ones could become the same person."""
+
 _EMAIL: Final = r"[!-?A-~]+@[!-\-/-?A-~]+\.[!-?A-~]+"
 _WRITTEN_PHONE: Final = r" *(?:\+|00)[0-9 ().-]+ *"
 _LONGEST_PHONE: Final = 32
@@ -53,11 +56,13 @@ class Column:
         field: What is done to a value.
         source: Name of the column that it is made of.
         slow: Name of a function of one text that does what `Field.change` does; see `changer`.
+        identifies: Whether people are told apart by it.
     """
 
     field: Field
     source: str
     slow: str
+    identifies: bool = False
 
     @property
     def stripped(self) -> str:
@@ -97,7 +102,10 @@ class Column:
         """Last step, of the second and the source: what the destination is sent."""
         column = name(self.source)
         if self.field.transforms == () and not self.field.mapped:
-            return f"nullif({column}, '')"
+            plain = f"nullif({column}, '')"
+            if not self.identifies:
+                return plain
+            return f"CASE WHEN contains({column}, {NO_IDENTIFIER}) THEN {self.slow}({column}) ELSE {plain} END"
         quick = ""
         if self._quick:
             quick = f"WHEN {normal} IS NOT NULL THEN {_SHA256.get(self._recipe, '{}').format(normal)}"
@@ -119,7 +127,9 @@ class Column:
         return len(self.field.transforms) == 1 and not self.field.mapped and self._recipe in {"none", *_SHA256}
 
 
-def changer(field: Field, default_region: str | None, unusable: Callable[[], None]) -> Callable[[str], str | None]:
+def changer(
+    field: Field, default_region: str | None, unusable: Callable[[], None], *, identifies: bool = False
+) -> Callable[[str], str | None]:
     """
     What a destination is sent for one text, as `Field.change` makes it.
 
@@ -127,10 +137,13 @@ def changer(field: Field, default_region: str | None, unusable: Callable[[], Non
         field: What is done to a value.
         default_region: Country of phone numbers without a country code.
         unusable: Called for every text that gives nothing.
+        identifies: Whether people are told apart by it, so that one with U+FFFD gives nothing.
     """
 
     @functools.lru_cache(_DISTINCT)
     def changed(value: str) -> str | None:
+        if identifies and "\ufffd" in value:
+            return None
         return text_of(field.change(value, default_region)) or None
 
     def change(value: str) -> str | None:

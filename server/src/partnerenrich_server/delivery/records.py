@@ -14,7 +14,7 @@ from partnerenrich.identity import consents
 from partnerenrich.transforms import text_of, transform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from partnerenrich.blueprint import Field
     from partnerenrich.events import Event
@@ -142,7 +142,7 @@ class Records:
         payload = delivery.blueprint.payload(decoded, default_region=delivery.default_region)
         if payload is None:
             return None
-        row = {name: text for name, text in _cells(payload) if self._usable(name, text)}
+        row = {name: text for name, text in _cells(payload, self.identifying) if self._usable(name, text)}
         if not any(column in row for column in self.contacts):
             given = [field.name for field in self._fields() if field.name in self.contacts and field.read(decoded)]
             return {"_time": moment, "_reject": f"unusable {', '.join(given)}"} if given else None
@@ -175,7 +175,8 @@ class Records:
             field.name: text
             for field in self._fields()
             if field.name in self.identifying
-            and (text := text_of(field.change(field.read(decoded), self._region)))
+            and _is_identifier(read := field.read(decoded))
+            and (text := text_of(field.change(read, self._region)))
             and self._usable(field.name, text)
         }
         return {**row, "_time": moment, "_withdrawn": True} if row else None
@@ -214,14 +215,26 @@ def _moment(timestamp: Any, now: float) -> float:
     return now if micros is None else min(micros / 1e6, now)
 
 
-def _cells(payload: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Columns to text. What is null or empty has no cell, and what is a list is written as JSON."""
+def _cells(payload: Mapping[str, Any], identifying: Collection[str], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """
+    Columns to text. What is null or empty has no cell, and what is a list is written as JSON.
+
+    Nor has what is no identifier, in a column that wants one.
+    """
     for name, value in payload.items():
+        column = f"{prefix}{name}"
         if isinstance(value, dict):
-            yield from _cells(value, f"{prefix}{name}.")
+            yield from _cells(value, identifying, f"{column}.")
+            continue
+        if column in identifying and not _is_identifier(value):
             continue
         text = text_of(value) if value is not None else ""
         if text is None:
             text = msgspec.json.encode(value).decode()
         if text:
-            yield f"{prefix}{name}", text
+            yield column, text
+
+
+def _is_identifier(value: Any) -> bool:
+    """Whether it can be one: text or an integer, but no float, no boolean, no list and no object."""
+    return isinstance(value, (str, int)) and not isinstance(value, bool)

@@ -10,6 +10,7 @@ import glob
 import gzip
 import io
 import re
+from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
@@ -18,14 +19,14 @@ import zstandard
 
 from partnerenrich import ConfigError, recipes
 from partnerenrich.settings import suggestion
-from partnerenrich_server.delivery.hashing import Column, changer, name, text
+from partnerenrich_server.delivery.hashing import NO_IDENTIFIER, Column, changer, name, text
 from partnerenrich_server.delivery.records import PERSON
 from partnerenrich_server.delivery.rejects import SUPPRESSED
 from partnerenrich_server.delivery.storage import Storage
 from partnerenrich_server.failures import Misuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from partnerenrich.blueprint import Field
     from partnerenrich.configuration import BatchDelivery
@@ -40,6 +41,10 @@ _DELIMITERS: Final = ",;\t|"
 _WILD: Final = re.compile(r"[*?\[]")
 _LONGEST: Final = 1 << 20
 """Most bytes of a line that are looked at."""
+_OF_IDENTIFIERS: Final = re.compile(
+    r"VARCHAR|BLOB|UUID|ENUM\(.*\)|U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|DECIMAL\([0-9]+,0\)"
+)
+"""Types of Parquet, as DuckDB calls them, that may hold identifiers."""
 _REMEMBERED: Final = 10_000
 """Identifiers of each kind that are looked up once, however often they come."""
 
@@ -72,14 +77,15 @@ class Table:
     Attributes:
         place: Where it lies, as it is told.
         columns: Its column names.
-        scan: It as SQL: something to select from, all columns being text.
+        scan: From the columns that hold identifiers to it as SQL: something to select from, all columns being text.
+            What can be no identifier, because it is no text and no integer, is `hashing.NO_IDENTIFIER` in them.
         delimiter: Of a CSV, between its cells.
         lost: Of a CSV, as SQL: how many of its lines are in no row of it, whatever was noted of them.
     """
 
     place: str
     columns: tuple[str, ...]
-    scan: str
+    scan: Callable[[Collection[str]], str]
     delimiter: str | None = None
     lost: str | None = None
 
@@ -137,33 +143,63 @@ def opened(connection: Connection, place: str, file: Path) -> Table:
         QueryError: It cannot be read.
     """
     kind, compression = _kind(place)
-    path = text(str(file))
-    columns: tuple[str, ...]
-    delimiter = lost = None
-    if kind == "parquet":
-        columns = tuple(row[0] for row in connection.run(f"DESCRIBE SELECT * FROM read_parquet({path})"))
-        chosen = ", ".join(f"CAST({name(column)} AS VARCHAR) AS {name(column)}" for column in columns)
-        return Table(place, columns, f"(SELECT {chosen} FROM read_parquet({path}))")
-    packed = f"compression={text(compression or 'none')}, ignore_errors=true"
-    if kind == "ndjson":
-        lines = f"read_ndjson_objects({path}, {packed})"
-        keys = f"SELECT DISTINCT unnest(json_keys(json)) AS key FROM {lines} WHERE json_type(json) = 'OBJECT'"
-        columns = tuple(row[0] for row in connection.run(f"{keys} ORDER BY key"))
-        if {"type", "traits"} <= set(columns):
-            raise Misuse(f"{place}: these are events; partnerenrich run takes them, and feeds the destination")
-        scan = f"read_json({path}, format='newline_delimited', {packed}, columns={{{_types(columns)}}})"
-    else:
-        header = _first_line(file, compression)
-        delimiter = max(_DELIMITERS, key=header.count)
-        columns = tuple(column.strip() for column in next(csv.reader([header], delimiter=delimiter), []))
-        dialect = f"delim={text(delimiter)}, quote='\"', escape='\"', header=true, auto_detect=false"
-        reading = f"{path}, {dialect}, {packed}, columns={{{_types(columns)}}}"
-        scan = f"read_csv({reading}, store_rejects=true, rejects_limit=0)"
-        there = f"SELECT coalesce(sum({_lines(columns)}), 0) FROM read_csv({reading})"
-        lost = f"SELECT greatest(lines_of({path}) - 1 - ({there}), 0) AS lines"
+    made = {"parquet": _parquet, "ndjson": _ndjson, "csv": _csv}[kind](connection, place, file, compression or "none")
+    columns = made.columns
     if not columns or "" in columns or len({column.lower() for column in columns}) != len(columns):
         raise Misuse(f"{place}: its columns must have names, each another one; the first line of a CSV names them")
-    return Table(place, columns, scan, delimiter, lost)
+    return made
+
+
+def _parquet(connection: Connection, place: str, file: Path, _: str) -> Table:
+    source = f"read_parquet({text(str(file))})"
+    kinds = {row[0]: row[1] for row in connection.run(f"DESCRIBE SELECT * FROM {source}")}
+
+    def scan(identifiers: Collection[str]) -> str:
+        def cell(column: str) -> str:
+            if column in identifiers and not _OF_IDENTIFIERS.fullmatch(kinds[column]):
+                return f"CASE WHEN {name(column)} IS NOT NULL THEN {NO_IDENTIFIER} END"
+            return f"CAST({name(column)} AS VARCHAR)"
+
+        return f"(SELECT {', '.join(f'{cell(column)} AS {name(column)}' for column in kinds)} FROM {source})"
+
+    return Table(place, tuple(kinds), scan)
+
+
+def _ndjson(connection: Connection, place: str, file: Path, compression: str) -> Table:
+    reading = f"{text(str(file))}, compression={text(compression)}, ignore_errors=true"
+    lines = f"read_ndjson_objects({reading})"
+    keys = f"SELECT DISTINCT unnest(json_keys(json)) AS key FROM {lines} WHERE json_type(json) = 'OBJECT'"
+    columns = tuple(row[0] for row in connection.run(f"{keys} ORDER BY key"))
+    if {"type", "traits"} <= set(columns):
+        raise Misuse(f"{place}: these are events; partnerenrich run takes them, and feeds the destination")
+
+    def scan(identifiers: Collection[str]) -> str:
+        types = ", ".join(f"{text(c)}: '{'JSON' if c in identifiers else 'VARCHAR'}'" for c in columns)
+
+        def cell(column: str) -> str:
+            quoted = name(column)
+            written = f"{quoted}::VARCHAR"
+            is_one = f"starts_with({written}, '\"') OR regexp_full_match({written}, '-?[0-9]+')"
+            return f"CASE WHEN {is_one} THEN {quoted} ->> '$' WHEN {quoted} IS NOT NULL THEN {NO_IDENTIFIER} END"
+
+        replaced = ", ".join(f"{cell(column)} AS {name(column)}" for column in columns if column in identifiers)
+        cells = f"* REPLACE ({replaced})" if replaced else "*"
+        return f"(SELECT {cells} FROM read_json({reading}, format='newline_delimited', columns={{{types}}}))"
+
+    return Table(place, columns, scan)
+
+
+def _csv(_: Connection, place: str, file: Path, compression: str) -> Table:
+    path = text(str(file))
+    header = _first_line(file, compression)
+    delimiter = max(_DELIMITERS, key=header.count)
+    columns = tuple(column.strip() for column in next(csv.reader([header], delimiter=delimiter), []))
+    types = ", ".join(f"{text(column)}: 'VARCHAR'" for column in columns)
+    dialect = f"delim={text(delimiter)}, quote='\"', escape='\"', header=true, auto_detect=false"
+    reading = f"{path}, {dialect}, compression={text(compression)}, ignore_errors=true, columns={{{types}}}"
+    there = f"SELECT coalesce(sum({_lines(columns)}), 0) FROM read_csv({reading})"
+    lost = f"SELECT greatest(lines_of({path}) - 1 - ({there}), 0) AS lines"
+    return Table(place, columns, lambda _: f"read_csv({reading}, store_rejects=true, rejects_limit=0)", delimiter, lost)
 
 
 def _holds(column: str) -> str:
@@ -180,10 +216,6 @@ def _lines(columns: Iterable[str]) -> str:
     return " + ".join(["1", *(f"CASE WHEN {_holds(c)} THEN {_count(c, _BREAK)} ELSE 0 END" for c in columns)])
 
 
-def _types(columns: Iterable[str]) -> str:
-    return ", ".join(f"{text(column)}: 'VARCHAR'" for column in columns)
-
-
 def _kind(place: str) -> tuple[str, str | None]:
     path = PurePosixPath(place)
     compression = _COMPRESSED.get(path.suffix.lower())
@@ -193,7 +225,7 @@ def _kind(place: str) -> tuple[str, str | None]:
     return kind, compression
 
 
-def _first_line(file: Path, compression: str | None) -> str:
+def _first_line(file: Path, compression: str) -> str:
     try:
         with _unpacked(file, compression) as stream:
             return stream.readline(_LONGEST).decode("utf-8-sig").rstrip("\r\n")
@@ -348,9 +380,10 @@ def rows(
     """
     fields = delivery.blueprint.fields(PERSON)
     for index, field in enumerate(fields):
-        connection.function(
-            f"slow_{index}", changer(field, delivery.default_region, rejects.unusable(field.name)), "VARCHAR"
+        change = changer(
+            field, delivery.default_region, rejects.unusable(field.name), identifies=field.name in records.identifying
         )
+        connection.function(f"slow_{index}", change, "VARCHAR")
     connection.function("set_aside", rejects.set_aside, "BOOLEAN")
     connection.function("set_aside_lines", rejects.set_aside_lines, "BOOLEAN")
     if lost := [table.lost for table in tables if table.lost]:
@@ -404,11 +437,12 @@ def _select(
     checked: Mapping[str, str],
 ) -> str:
     columns = {
-        field.name: Column(field, f"c{index}", f"slow_{index}")
+        field.name: Column(field, f"c{index}", f"slow_{index}", field.name in records.identifying)
         for index, field in enumerate(fields)
         if field.name in sources
     }
     used = ", ".join(f"{name(sources[target])} AS {column.source}" for target, column in columns.items())
+    scan = table.scan({sources[target] for target in columns if target in records.identifying})
     line = ", row_number() OVER () AS _line" if records.key else ""
     line += f", {table.covered({sources[target] for target in columns})} AS _covered"
     stripped = ", ".join(f"{column.stripped} AS s{column.source}" for column in columns.values())
@@ -421,7 +455,7 @@ def _select(
     kept = [*map(name, records.columns)] + ([f"{text(table.place)} AS _origin", "_line"] if records.key else [])
     return (
         f"SELECT {', '.join(kept)} FROM (SELECT *, {', '.join(values)}"
-        f" FROM (SELECT *, {normal} FROM (SELECT *, {stripped} FROM (SELECT {used}{line} FROM {table.scan}))))"
+        f" FROM (SELECT *, {normal} FROM (SELECT *, {stripped} FROM (SELECT {used}{line} FROM {scan}))))"
         f" WHERE {_is_record(columns, records, checked)}"
     )
 
