@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import attrs
 import duckdb
@@ -412,6 +413,34 @@ def test_nothing_of_a_person_is_told(place, arguments, wrong):
     outcome = place.run("people.csv", *arguments)
 
     assert not [canary for canary in CANARIES if canary in outcome.stdout + outcome.stderr]
+
+
+# Scratch
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(place, monkeypatch):
+    """And nothing of one that is at work, nor what is of others."""
+    scratch = place.folder / "tmp"
+    (scratch / "partnerenrich-other").mkdir(parents=True)
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    working = "from partnerenrich_server.delivery.scratch import scratch_folder as folder\nwith folder() as made:"
+    working += "\n (made / 'input.csv').write_text('x'); print(made, flush=True); input()"
+    as_csv(place.folder / "people.csv")
+    with (
+        subprocess.Popen([sys.executable, "-c", working], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as killed,
+        subprocess.Popen([sys.executable, "-c", working], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as alive,
+    ):
+        left, used = (process.stdout.readline().decode().strip() for process in (killed, alive))
+        killed.kill()
+        killed.wait()
+
+        place.run("people.csv")
+
+        assert {str(each) for each in scratch.iterdir()} == {used, str(scratch / "partnerenrich-other")}
+        assert (Path(used) / "input.csv").exists()
+        assert not Path(left).exists()
+        alive.communicate(b"\n")
+    assert [each.name for each in scratch.iterdir()] == ["partnerenrich-other"]
 
 
 # Misuse

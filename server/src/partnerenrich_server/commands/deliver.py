@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from partnerenrich_server.delivery.query import Connection, connected
 from partnerenrich_server.delivery.records import Records
 from partnerenrich_server.delivery.rehearsal import rehearse
 from partnerenrich_server.delivery.rejects import Rejects, TooManyRejected
+from partnerenrich_server.delivery.scratch import scratch_folder
 from partnerenrich_server.delivery.stage import Stage
 from partnerenrich_server.delivery.tables import find, opened, rows
 from partnerenrich_server.engine import read_configuration, read_suppression_list
@@ -81,9 +81,9 @@ def command(
     integration = _destination(configuration, config, org, name)
     assert integration.delivery is not None
     chosen = {**integration.delivery.settings.columns, **dict(map(_chosen, columns))}
-    with tempfile.TemporaryDirectory(prefix="partnerenrich-") as scratch:
+    with scratch_folder() as scratch:
         suppressed = asyncio.run(read_suppression_list(configuration, integration.org))
-        work = _Work(integration, integration.delivery, inputs, chosen, suppressed or None, Path(scratch))
+        work = _Work(integration, integration.delivery, inputs, chosen, suppressed or None, scratch)
         told = work.rehearsed() if dry_run else asyncio.run(work.sealed())
     click.echo(json.dumps(told) if as_json else "\n".join(_lines(told)))
     sys.exit(Failure.exit_code if told.get("refused") else 0)

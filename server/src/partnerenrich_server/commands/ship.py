@@ -7,8 +7,6 @@ import contextlib
 import itertools
 import json
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -20,6 +18,7 @@ from partnerenrich.errors import Problem
 from partnerenrich.store import Store
 from partnerenrich_server import options
 from partnerenrich_server.delivery.ledger import LEASE_SECONDS, Ledger
+from partnerenrich_server.delivery.scratch import scratch_folder
 from partnerenrich_server.delivery.shipping import Shipper, open_destinations
 from partnerenrich_server.delivery.telling import as_dict, line
 from partnerenrich_server.engine import read_configuration, running_store
@@ -28,6 +27,7 @@ from partnerenrich_server.signals import ended_by_signals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
 
     from partnerenrich.configuration import Configuration, Integration
     from partnerenrich.governor import DailyBudget
@@ -85,10 +85,10 @@ async def _ship(
     for failure in plugins.failures.values():
         warn(f"{failure}; its integrations are left out")
     integrations = [each for each in itertools.chain(*bound.values()) if each.delivery]
-    with tempfile.TemporaryDirectory(prefix="partnerenrich-") as local:
+    with scratch_folder() as local:
         async with (
             _daily_budgets(configuration, integrations) as budget_of,
-            open_destinations(integrations, Path(local), budget_of) as destinations,
+            open_destinations(integrations, local, budget_of) as destinations,
             Ledger.open(configuration.ledger, lease_seconds=lease) as ledger,
         ):
             if not destinations:
