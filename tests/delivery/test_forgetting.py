@@ -408,7 +408,7 @@ def test_a_storage_that_fails_is_told_and_it_can_be_done_again(place, more):
     failed = place.forget("--email", f"{CANARY}@example.test", *more)
 
     assert failed.returncode == 1
-    assert "Error: room: deliver.staging: cannot be opened" in failed.stderr
+    assert "Error: room: the staging folder /proc/version/staging cannot be made" in failed.stderr
     assert "do it again" in failed.stderr
     place.deliver = well
     assert place.delivered("--dry-run")["rejected"] == {"on the suppression list": 1}

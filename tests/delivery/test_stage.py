@@ -565,7 +565,6 @@ async def test_a_storage_that_refuses_is_told_without_its_credentials(s3_store, 
     [
         {"staging": "s3://bucket", "options": {"nonsense": "option-canary"}},
         {"staging": "az://container"},
-        {"staging": "file:///proc/version/folder"},
     ],
 )
 def test_a_place_that_cannot_be_opened_is_told(open_stage, deliver):
@@ -573,6 +572,24 @@ def test_a_place_that_cannot_be_opened_is_told(open_stage, deliver):
         open_stage(deliver)
 
     assert "canary" not in str(raised.value)
+
+
+@pytest.mark.parametrize("staging", ["file:///proc/version/folder", "/proc/version", "/proc/new"])
+async def test_a_folder_that_cannot_be_made_is_a_storage_that_fails(open_stage, staging):
+    """It may be there later, such as when a file system is mounted."""
+    with pytest.raises(StorageError, match=r"the staging folder /proc/\w+\S* cannot be made: [A-Z]"):
+        await open_stage({"staging": staging}).batches()
+
+
+async def test_a_folder_is_made_when_it_can_be(open_stage, tmp_path):
+    (tmp_path / "place").touch()
+    stage = open_stage({"staging": str(tmp_path / "place" / "staging")})
+    with pytest.raises(StorageError):
+        await stage.batches()
+
+    (tmp_path / "place").unlink()
+
+    assert await stage.batches() == []
 
 
 async def test_manifests_hold_nothing_of_anybody(open_stage, collect):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import re
 import shutil
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -68,7 +70,7 @@ class Storage:
     """
 
     url: str
-    _store: Any = attrs.field(repr=False)
+    _open: Callable[[], Any] = attrs.field(repr=False)
     _folder: Path | None = None
 
     @classmethod
@@ -79,7 +81,8 @@ class Storage:
         Args:
             place: A path, or a URL with the scheme s3, az, gs or file.
             options: For the storage, as obstore names them.
-            make: Whether a local folder is made when it is not there.
+            make: Whether a local folder is made when it is not there, as soon as it is used. While it cannot be made,
+                the storage fails.
 
         Raises:
             ConfigError: Place or options are wrong.
@@ -89,14 +92,19 @@ class Storage:
         try:
             if folder is not None:
                 path = Path(folder).expanduser().absolute()
-                return cls(path.as_uri(), store.LocalStore(path, mkdir=make), path)
+                made = functools.cache(lambda: _made(path))
+                return cls(path.as_uri(), made if make else _always(store.LocalStore(path)), path)
             plain: Any = {name: option.reveal() for name, option in options.items()}
             client: Any = {"allow_http": plain.get("endpoint", "").startswith("http://")}
             opened = store.from_url(place, config=plain, client_options=client, retry_config=_RETRY)
-            return cls(place.rstrip("/"), opened)
+            return cls(place.rstrip("/"), _always(opened))
         except (exceptions.BaseError, OSError, ValueError, TypeError):
             pass  # what they say may hold an option
         raise ConfigError([Problem("deliver.staging", "cannot be opened: check the URL, and the names in options")])
+
+    @property
+    def _store(self) -> Any:
+        return self._open()
 
     def list(self, prefix: str) -> Iterator[Entry]:
         """All objects below a folder, in no order."""
@@ -166,6 +174,19 @@ class Storage:
             raise StorageError("the file is not in the staging folder of this configuration")
         path = url.removeprefix(f"{self.url}/")
         return unquote(path) if self.url.startswith("file:") else path
+
+
+def _always(opened: Any) -> Callable[[], Any]:
+    return lambda: opened
+
+
+def _made(folder: Path) -> Any:
+    """A folder, made if it is not there. Raises `StorageError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"the staging folder {folder} cannot be made: {error.strerror}") from None
+    return store.LocalStore(folder)
 
 
 class _Checked(io.RawIOBase):
