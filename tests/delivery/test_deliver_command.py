@@ -470,6 +470,50 @@ def test_misuse_is_told(place, content, arguments, said):
     assert said in outcome.stderr
 
 
+LINES = "".join(
+    json.dumps({"customer_id": f"c{n}", "email": f"u{n * 7919}@example.test"}) + "\n" for n in range(20_000)
+)
+PEOPLE = "customer_id,email\n" + "".join(f"c{n},u{n * 7919}@example.test\n" for n in range(20_000))
+ARRAY = json.dumps([{"customer_id": "k1", "email": KIM}])
+DAMAGED = "cannot be read: it is damaged, or was cut off"
+
+
+def as_cut_parquet(path):
+    as_parquet(path)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+UNREADABLE = {
+    "lines that end in CR": ("people.csv", CSV.replace("\n", "\r").encode(), 2, "end in a carriage return alone"),
+    "UTF-16": ("people.csv", CSV.encode("utf-16"), 2, "its first line is not UTF-8"),
+    "gzip without an end": ("people.csv.gz", gzip.compress(PEOPLE.encode())[:-5000], 1, DAMAGED),
+    "gzip without a line": ("people.csv.gz", gzip.compress(PEOPLE.encode())[:15], 1, DAMAGED),
+    "no gzip": ("people.csv.gz", CSV.encode(), 1, DAMAGED),
+    "zstd without an end": ("people.csv.zst", zstandard.compress(PEOPLE.encode())[:-5000], 1, DAMAGED),
+    "no zstd": ("people.csv.zst", CSV.encode(), 1, DAMAGED),
+    "JSON in gzip without an end": ("people.ndjson.gz", gzip.compress(LINES.encode())[:-5000], 1, DAMAGED),
+    "JSON in zstd without an end": ("people.ndjson.zst", zstandard.compress(LINES.encode())[:-5000], 1, DAMAGED),
+    "Parquet without an end": ("people.parquet", as_cut_parquet, 1, DAMAGED),
+    "a JSON array": ("people.ndjson", ARRAY.encode(), 2, "no line of it is a JSON object"),
+    "keys that are alike": ("people.ndjson", f'{{"email": "{KIM}", "EMAIL": 1}}'.encode(), 2, "differ in case alone"),
+    "a folder": ("people.csv", Path.mkdir, 2, "is a folder; name its files, such as people.csv/*.csv"),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_a_file_that_cannot_be_read_is_named(place, what):
+    name, made, code, said = UNREADABLE[what]
+    as_csv(place.folder / "others.csv.gz", opened=gzip.compress)
+    (place.folder / name).write_bytes(made) if isinstance(made, bytes) else made(place.folder / name)
+
+    outcome = place.run("others.csv.gz", name)
+
+    assert (outcome.code, outcome.stdout) == (code, "")
+    assert outcome.stderr.startswith(f"Error: {name}: ")
+    assert said in outcome.stderr
+    assert not list((place.folder / "staging").rglob("manifest.json"))
+
+
 def test_events_are_sent_to_run(place):
     (place.folder / "events.ndjson").write_text(json.dumps({"type": "identify", "traits": {"email": KIM}}))
 

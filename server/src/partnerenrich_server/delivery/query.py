@@ -18,11 +18,13 @@ except ImportError:
     raise Failure("this command needs more: pip install 'partnerenrich-server[deliver]'") from None
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 NO_DIGEST: Final = "no digest"
 """What a query says of a plain value where a digest has to be."""
+DAMAGED: Final = "cannot be read: it is damaged, or was cut off; fetch it or write it again"
+"""What is said of such a file, after its name."""
 THREADS: Final = 4
 """Most threads at work."""
 MEGABYTES: Final = 400
@@ -38,6 +40,11 @@ class Connection:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
+        self._inputs: dict[str, str] = {}
+
+    def reads(self, path: Path, place: str) -> None:
+        """Note what a file is called, so that an error can name it."""
+        self._inputs[str(path)] = place
 
     def run(self, sql: str) -> list[tuple[Any, ...]]:
         """
@@ -46,7 +53,7 @@ class Connection:
         Raises:
             QueryError: It fails.
         """
-        with told():
+        with told(self._inputs):
             return self._connection.execute(sql).fetchall()
 
     def value(self, sql: str) -> Any:
@@ -100,26 +107,45 @@ def connected(scratch: Path) -> Iterator[Connection]:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def told(inputs: Mapping[str, str] | None = None) -> Iterator[None]:
     """
     Tell what went wrong without the words of the database, for they may hold values.
 
     PARTNERENRICH_DEBUG shows them.
+
+    Args:
+        inputs: Path to what it is called, of the files that are read.
     """
     said = ""
     try:
         yield
-    except duckdb.OutOfMemoryException as error:
-        said = "no room is left on the disk of the scratch folder" if "disk" in str(error).lower() else "out of memory"
-    except duckdb.IOException as error:
-        full = "space" in str(error).lower()
-        said = "no room is left on the disk" if full else "a file cannot be read or written"
     except duckdb.Error as error:
-        if os.environ.get(DEBUG_VARIABLE):
-            raise
-        if NO_DIGEST in str(error):
-            said = "a hashed column holds something that is no digest; nothing was staged"
-        else:
-            said = f"the records cannot be made ({type(error).__name__})"
+        said = _said(error, inputs or {})
     if said:
         raise QueryError(said)
+
+
+def _said(error: duckdb.Error, inputs: Mapping[str, str]) -> str:
+    words, is_io = str(error), isinstance(error, duckdb.IOException)
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return "no room is left on the disk of the scratch folder" if "disk" in words.lower() else "out of memory"
+    if is_io and "space" in words.lower():
+        return "no room is left on the disk"
+    if (is_io or isinstance(error, duckdb.InvalidInputException)) and (place := _damaged(words, inputs)):
+        return f"{place}: {DAMAGED}"
+    if is_io:
+        return "a file cannot be read or written"
+    if os.environ.get(DEBUG_VARIABLE):
+        raise error
+    if NO_DIGEST in words:
+        return "a hashed column holds something that is no digest; nothing was staged"
+    return f"the records cannot be made ({type(error).__name__})"
+
+
+def _damaged(said: str, inputs: Mapping[str, str]) -> str | None:
+    """What the file is called that an error is about; of gzip it may say no more than that."""
+    named = [path for path in inputs if path in said]
+    if not named and "gzip" in said:
+        named = [path for path in inputs if path.lower().endswith(".gz")]
+        return " or ".join(inputs[path] for path in named)
+    return inputs[max(named, key=len)] if named else None

@@ -10,6 +10,7 @@ import glob
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,7 @@ import zstandard
 from partnerenrich import ConfigError, recipes
 from partnerenrich.settings import suggestion
 from partnerenrich_server.delivery.hashing import NO_IDENTIFIER, Column, changer, name, text
+from partnerenrich_server.delivery.query import DAMAGED, QueryError
 from partnerenrich_server.delivery.records import PERSON
 from partnerenrich_server.delivery.rejects import SUPPRESSED
 from partnerenrich_server.delivery.storage import Storage
@@ -45,6 +47,7 @@ _OF_IDENTIFIERS: Final = re.compile(
     r"VARCHAR|BLOB|UUID|ENUM\(.*\)|U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|DECIMAL\([0-9]+,0\)"
 )
 """Types of Parquet, as DuckDB calls them, that may hold identifiers."""
+_BLOCK: Final = 1 << 16
 _REMEMBERED: Final = 10_000
 """Identifiers of each kind that are looked up once, however often they come."""
 
@@ -126,6 +129,8 @@ def find(inputs: Iterable[str], options: Mapping[str, Secret], scratch: Path) ->
     found: dict[str, Path] = {}
     for written in inputs:
         here = list(_copied(written, options, scratch) if "://" in written else _local(written))
+        if not here and Path(written).is_dir():
+            raise Misuse(f"{written}: is a folder; name its files, such as {written.rstrip('/')}/*.csv")
         if not here:
             raise Misuse(f"{written}: no such file")
         found |= here
@@ -139,10 +144,15 @@ def opened(connection: Connection, place: str, file: Path) -> Table:
     Find out the columns of a file.
 
     Raises:
-        Misuse: It has none.
-        QueryError: It cannot be read.
+        Misuse: It has none, or they are not what they should be.
+        QueryError: It is damaged.
+        OSError: It cannot be opened.
     """
     kind, compression = _kind(place)
+    file.open("rb").close()  # an OSError says why it cannot be
+    connection.reads(file, place)
+    if compression == "zstd" and not _is_whole(file):
+        raise QueryError(f"{place}: {DAMAGED}")
     made = {"parquet": _parquet, "ndjson": _ndjson, "csv": _csv}[kind](connection, place, file, compression or "none")
     columns = made.columns
     if not columns or "" in columns or len({column.lower() for column in columns}) != len(columns):
@@ -170,6 +180,13 @@ def _ndjson(connection: Connection, place: str, file: Path, compression: str) ->
     lines = f"read_ndjson_objects({reading})"
     keys = f"SELECT DISTINCT unnest(json_keys(json)) AS key FROM {lines} WHERE json_type(json) = 'OBJECT'"
     columns = tuple(row[0] for row in connection.run(f"{keys} ORDER BY key"))
+    if not columns:
+        raise Misuse(
+            f"{place}: no line of it is a JSON object; NDJSON has one in each line:"
+            " jq -c '.[]' makes them of a JSON array"
+        )
+    if len({column.lower() for column in columns}) != len(columns):
+        raise Misuse(f"{place}: two of its keys differ in case alone, such as email and EMAIL; write one of them")
     if {"type", "traits"} <= set(columns):
         raise Misuse(f"{place}: these are events; partnerenrich run takes them, and feeds the destination")
 
@@ -191,7 +208,7 @@ def _ndjson(connection: Connection, place: str, file: Path, compression: str) ->
 
 def _csv(_: Connection, place: str, file: Path, compression: str) -> Table:
     path = text(str(file))
-    header = _first_line(file, compression)
+    header = _first_line(place, file, compression)
     delimiter = max(_DELIMITERS, key=header.count)
     columns = tuple(column.strip() for column in next(csv.reader([header], delimiter=delimiter), []))
     types = ", ".join(f"{text(column)}: 'VARCHAR'" for column in columns)
@@ -225,12 +242,35 @@ def _kind(place: str) -> tuple[str, str | None]:
     return kind, compression
 
 
-def _first_line(file: Path, compression: str) -> str:
+def _first_line(place: str, file: Path, compression: str) -> str:
     try:
         with _unpacked(file, compression) as stream:
-            return stream.readline(_LONGEST).decode("utf-8-sig").rstrip("\r\n")
-    except (UnicodeDecodeError, OSError, EOFError, zstandard.ZstdError):
-        return ""
+            line = stream.readline(_LONGEST).decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise Misuse(f"{place}: its first line is not UTF-8; convert it, such as with iconv -t UTF-8") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError):
+        raise QueryError(f"{place}: {DAMAGED}") from None
+    if "\r" in line:
+        raise Misuse(f"{place}: its lines end in a carriage return alone; make them end in line feeds: tr '\\r' '\\n'")
+    return line
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a Zstandard file ends where one of its frames does: DuckDB takes one that was cut off for whole."""
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    begun = False
+    try:
+        with file.open("rb") as raw:
+            for block in iter(functools.partial(raw.read, _BLOCK), b""):
+                rest = block
+                while rest:
+                    frame.decompress(rest)
+                    begun, rest = not frame.eof, frame.unused_data
+                    if frame.eof:
+                        frame = zstandard.ZstdDecompressor().decompressobj()
+    except zstandard.ZstdError:
+        return False
+    return not begun
 
 
 def _lines_of(path: str) -> int:
