@@ -49,14 +49,21 @@ class Place:
         raw = {"org": "acme", "default_region": "GB", "plugins_dir": "partners", "integrations": [written]}
         (self.folder / "config.yaml").write_text(yaml.safe_dump(raw))
 
-    def run(self, *arguments, integration="room"):
+    def run(self, *arguments, integration="room", stdout=subprocess.PIPE):
         if not (self.folder / "config.yaml").exists():
             self.write()
         command = [sys.executable, "-c", "from partnerenrich_server.cli import main; main()", "deliver"]
         command += ["--config", "config.yaml", "--integration", integration, *map(str, arguments)]
         environment = {key: value for key, value in os.environ.items() if key != "PARTNERENRICH_DEBUG"}
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=120,
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
@@ -390,6 +397,19 @@ def test_what_was_sealed_is_told_and_how_it_goes_on(place):
     assert outcome.code == 0
     assert "2 records for room" in outcome.stdout
     assert "partnerenrich ship --once" in outcome.stdout
+
+
+def test_a_report_that_cannot_be_written_is_no_failure_once_it_is_sealed(place):
+    """Or a script would run it again, and deliver everybody twice."""
+    as_csv(place.folder / "people.csv")
+
+    with Path("/dev/full").open("w") as full:
+        outcome = place.run("people.csv", stdout=full)
+        rehearsed = place.run("people.csv", "--dry-run", stdout=full)
+
+    assert (outcome.code, rehearsed.code) == (0, 1)
+    assert "is sealed; its report cannot be written: No space left on device" in outcome.stderr
+    assert place.rows() == EXPECTED
 
 
 @pytest.mark.parametrize("arguments", [[], ["--dry-run"], ["--json"], ["--dry-run", "--json"]])

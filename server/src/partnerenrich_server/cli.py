@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
                 traceback.print_exc()
             failure = importlib.import_module("partnerenrich_server.failures").explained(error)
             failure.show()
-            _drop_unwritten()
+            drop_unwritten()
             sys.exit(failure.exit_code)
 
 
@@ -86,7 +86,7 @@ def _hold_closed_streams() -> None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8")
 
 
-def _drop_unwritten() -> None:
+def drop_unwritten() -> None:
     """Drop what stdout holds and cannot write, or Python complains of it at its end, with an exit code of its own."""
     try:
         if sys.stdout:

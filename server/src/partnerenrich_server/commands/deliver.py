@@ -22,6 +22,7 @@ from partnerenrich import ConfigError
 from partnerenrich.configuration import BatchDelivery, Integration, bind, located_in
 from partnerenrich.suppression import SuppressionList
 from partnerenrich_server import options
+from partnerenrich_server.cli import drop_unwritten
 from partnerenrich_server.delivery.query import Connection, connected
 from partnerenrich_server.delivery.records import Records
 from partnerenrich_server.delivery.rehearsal import rehearse
@@ -85,7 +86,7 @@ def command(
         suppressed = asyncio.run(read_suppression_list(configuration, integration.org))
         work = _Work(integration, integration.delivery, inputs, chosen, suppressed or None, scratch)
         told = work.rehearsed() if dry_run else asyncio.run(work.sealed())
-    click.echo(json.dumps(told) if as_json else "\n".join(_lines(told)))
+    _tell(told["batch_id"], json.dumps(told) if as_json else "\n".join(_lines(told)))
     sys.exit(Failure.exit_code if told.get("refused") else 0)
 
 
@@ -214,6 +215,18 @@ def _progress(running: Sequence[Connection]) -> Iterator[None]:
 
     with Live(get_renderable=line, console=Console(stderr=True), refresh_per_second=4, transient=True):
         yield
+
+
+def _tell(batch_id: str | None, report: str) -> None:
+    """Print the report. What is sealed is sealed: a failure now would have it sealed again."""
+    try:
+        click.echo(report)
+    except OSError as error:
+        if batch_id is None:
+            raise
+        drop_unwritten()
+        with contextlib.suppress(OSError):
+            click.echo(f"Warning: batch {batch_id} is sealed; its report cannot be written: {error.strerror}", err=True)
 
 
 def _lines(told: Mapping[str, Any]) -> Iterator[str]:
