@@ -395,7 +395,7 @@ def test_what_was_sealed_is_told_and_how_it_goes_on(place):
     outcome = place.run("people.csv")
 
     assert outcome.code == 0
-    assert "2 records for room" in outcome.stdout
+    assert "2 records for room in the batch, those of files included: people.csv\n" in outcome.stdout
     assert "partnerenrich ship --once" in outcome.stdout
 
 

@@ -230,7 +230,8 @@ def _tell(batch_id: str | None, report: str) -> None:
 
 
 def _lines(told: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{told['records']:,} records for {told['integration']}, of files: {', '.join(told['inputs'])}"
+    of_what = " in the batch, those of files included:" if told["batch_id"] else ", of files:"
+    yield f"{told['records']:,} records for {told['integration']}{of_what} {', '.join(told['inputs'])}"
     yield f"set aside: {sum(told['rejected'].values()):,}"
     yield from (f"  {reason}: {count:,}" for reason, count in told["rejected"].items())
     for column, count in told["unusable"].items():
