@@ -323,6 +323,17 @@ def test_lines_that_a_stray_quote_makes_one_of_too_many_cells_are_counted(place)
     assert told["rejected"] == {"too many cells in a line": 1, "quotes that do not match": 10}
 
 
+def test_a_quote_within_a_cell_costs_its_line_alone(place):
+    """Also with several files, each of which is read to its end."""
+    for name in ("some", "more"):
+        content = people(2000, n1000='1000,u1000@example.test,"Ann"x,Doe', n1500='1500,u1500@example.test,"A "B" C",D')
+        (place.folder / f"{name}.csv").write_text(content)
+
+    told = place.run("some.csv", "more.csv", "--json").told
+
+    assert (told["records"], told["rejected"]) == (3996, {"quotes that do not match": 4})
+
+
 def test_a_column_that_is_not_delivered_may_hold_line_breaks(place):
     rows = "".join(f'{n},u{n}@example.test,"12, High Street\nLondon\n\nat the back"\n' for n in range(3))
     (place.folder / "people.csv").write_text("customer_id,email,address\n" + rows)
