@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from partnerenrich_server import streams
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -63,7 +65,7 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line, and exit."""
-        _hold_closed_streams()
+        streams.hold_closed()
         try:
             return super().main(*args, **kwargs)
         except Exception as error:  # noqa: BLE001  whatever it is, this is where it becomes a message
@@ -71,28 +73,8 @@ class LazyGroup(click.Group):
                 traceback.print_exc()
             failure = importlib.import_module("partnerenrich_server.failures").explained(error)
             failure.show()
-            drop_unwritten()
+            streams.drop_unwritten()
             sys.exit(failure.exit_code)
-
-
-def _hold_closed_streams() -> None:
-    """Let no file and no socket take the place of a standard stream that is closed: it would be read, or written."""
-    for descriptor in (0, 1, 2):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w", encoding="utf-8")
-
-
-def drop_unwritten() -> None:
-    """Drop what stdout holds and cannot write, or Python complains of it at its end, with an exit code of its own."""
-    try:
-        if sys.stdout:
-            sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=LazyGroup, summaries=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

@@ -22,7 +22,6 @@ from partnerenrich import ConfigError
 from partnerenrich.configuration import BatchDelivery, Integration, bind, located_in
 from partnerenrich.suppression import SuppressionList
 from partnerenrich_server import options
-from partnerenrich_server.cli import drop_unwritten
 from partnerenrich_server.delivery.query import Connection, connected
 from partnerenrich_server.delivery.records import Records
 from partnerenrich_server.delivery.rehearsal import rehearse
@@ -32,6 +31,7 @@ from partnerenrich_server.delivery.stage import Stage
 from partnerenrich_server.delivery.tables import find, opened, rows
 from partnerenrich_server.engine import read_configuration, read_suppression_list
 from partnerenrich_server.failures import Failure, Misuse
+from partnerenrich_server.streams import drop_unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
