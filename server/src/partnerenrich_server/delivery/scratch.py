@@ -23,15 +23,15 @@ def scratch_folder() -> Iterator[Path]:
     A folder in ``TMPDIR`` that nobody else can read, for as long as the block lasts.
 
     What processes that were killed have left there is removed first. A folder is locked before it has a file of the
-    name ``lock``, and the lock ends with its process, however that ends.
+    name ``lock``, until it is gone, and the lock ends with its process, however that ends.
     """
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as written:
-        folder = Path(written)
-        _remove_left(folder.parent)
-        with (folder / "unlocked").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            (folder / "unlocked").rename(folder / _LOCK)
-            yield folder
+    _remove_left(Path(tempfile.gettempdir()))
+    made = tempfile.TemporaryDirectory(prefix=_PREFIX)
+    folder = Path(made.name)
+    with (folder / "unlocked").open("wb") as lock, made:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / "unlocked").rename(folder / _LOCK)
+        yield folder
 
 
 def _remove_left(parent: Path) -> None:
