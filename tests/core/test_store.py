@@ -358,7 +358,7 @@ async def test_deletions_that_are_lost_with_the_process_are_told(server, caplog)
     server.connected = False
     store.queue([("DEL", "canary"), ("HDEL", "canary", "f")])
     await store.close()
-    assert caplog.records[-1].getMessage().startswith("2 deletions that the store missed are lost")
+    assert caplog.records[-1].getMessage().startswith("deletions that the store missed are lost (2)")
     assert "canary" not in caplog.text
 
 

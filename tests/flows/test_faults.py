@@ -79,7 +79,7 @@ async def test_a_store_that_wants_another_password_says_so(new_server, open_enri
     server.ask("CONFIG", "SET", "requirepass", "password-canary")
     async with open_enricher(server.url) as enricher:
         assert outcomes(await enrich(enricher, [visitor(1)])) == ["fresh"]
-    told = {record.getMessage() for record in caplog.records}
+        told = {record.getMessage() for record in caplog.records}
     assert told == {"the store refuses the user or the password of its URL; going on without it"}
 
 

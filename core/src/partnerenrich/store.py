@@ -298,7 +298,7 @@ class Store:
             await round_trips.over()
         if self._owed:
             log.warning(
-                "%d deletions that the store missed are lost: what they were to take away is still there",
+                "deletions that the store missed are lost (%d): what they were to take away is still there",
                 len(self._owed),
             )
         await self._client.aclose()
