@@ -448,8 +448,8 @@ def unreadable(connection: Connection, rejects: Rejects) -> None:
     What is noted of them is where the trouble began: a quote that is never closed loses all lines after it. So where
     anything is noted, the lines are counted.
     """
-    found = connection.run("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'")
-    if found[0][0]:
+    is_there = connection.value("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'reject_errors'")
+    if is_there and connection.value("SELECT count(*) FROM reject_errors"):
         noted = rejects.records.total()
         lost = connection.value(f"SELECT sum(lines)::BIGINT FROM {_LOST}")
         lines = "(SELECT DISTINCT ON (scan_id, file_id, line) error_type FROM reject_errors)"
