@@ -243,24 +243,12 @@ def read_fields(line: bytes) -> Fields:
 
 def object_of(raw: msgspec.Raw) -> Fields | None:
     """The members of a raw JSON object; None when it is something else."""
-    try:
-        return _parts(raw, _read_fields, _split)
-    except msgspec.DecodeError:
-        return None
-    except RecursionError:
-        text = bytes(raw)
-        return _split(text) if text[:1] == b"{" else None
+    return _parts_if(b"{", raw, _read_fields, _split)
 
 
 def items_of(raw: msgspec.Raw) -> list[msgspec.Raw] | None:
     """The items of a raw JSON array; None when it is something else."""
-    try:
-        return _parts(raw, _read_items, _split_items)
-    except msgspec.DecodeError:
-        return None
-    except RecursionError:
-        text = bytes(raw)
-        return _split_items(text) if text[:1] == b"[" else None
+    return _parts_if(b"[", raw, _read_items, _split_items)
 
 
 def value_of(raw: msgspec.Raw | bytes | None) -> Any:
@@ -292,6 +280,19 @@ def at_path(fields: Fields, path: tuple[str, ...]) -> Any:
             return None
         fields = inner
     return value_of(fields.get(path[-1]))
+
+
+def _parts_if(
+    opening: bytes, raw: msgspec.Raw, read: Callable[[bytes | msgspec.Raw], T], split: Callable[[bytes], T]
+) -> T | None:
+    """The parts of what begins so; None when it does not."""
+    try:
+        return _parts(raw, read, split)
+    except msgspec.DecodeError:
+        return None
+    except RecursionError:
+        text = bytes(raw)
+        return split(text) if text[:1] == opening else None
 
 
 def _parts(text: bytes | msgspec.Raw, read: Callable[[bytes | msgspec.Raw], T], split: Callable[[bytes], T]) -> T:

@@ -543,8 +543,7 @@ class Store:
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1
-        what = failing(error)
-        self._complaints.tell(what, "the store %s; going on without it", what)
+        tell_failing(self._complaints, error)
         self._down_until = time.monotonic() + PAUSE_SECONDS
 
 
@@ -602,14 +601,15 @@ def _values(commands: Iterable[Command]) -> dict[str, bytes | None]:
     return values
 
 
-def failing(error: Exception) -> str:
-    """What the store does in place of an answer, for a message: it "does not answer (ConnectionError)"."""
+def tell_failing(complaints: Complaints, error: Exception) -> None:
+    """Log that the store does not answer, and why."""
+    what = f"does not answer ({error_name(error)})"
     cause: BaseException | None = error
     while cause is not None:  # the client wraps what it meets while it connects
         if isinstance(cause, AuthenticationError):
-            return "refuses the user or the password of its URL"
+            what = "refuses the user or the password of its URL"
         cause = cause.__cause__
-    return f"does not answer ({error_name(error)})"
+    complaints.tell(what, "the store %s; going on without it", what)
 
 
 def error_name(error: Exception) -> str:

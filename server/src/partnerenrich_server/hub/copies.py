@@ -24,7 +24,7 @@ from partnerenrich.browser import belongs
 from partnerenrich.complaints import Complaints
 from partnerenrich.patience import in_time
 from partnerenrich.roundtrips import RoundTrips
-from partnerenrich.store import PAUSE_SECONDS, client_of, failing, is_cluster
+from partnerenrich.store import PAUSE_SECONDS, client_of, is_cluster, tell_failing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -218,5 +218,4 @@ class BrowserCopies:
         self.failures += 1
         if not isinstance(error, ResponseError):
             self._down_until = time.monotonic() + PAUSE_SECONDS
-        what = failing(error)
-        self._complaints.tell(what, "the store %s; going on without it", what)
+        tell_failing(self._complaints, error)
